@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     models = PROFILES[args.profile] | dict(text.split("=", 1) for text in args.model)
-    stages = metrics.metrics(models, args.metric)
+    stages = metrics.metric_stages(models, args.metric)
     if args.one:
         print(json.dumps(cost(stages[0], args.frames)))
         return
@@ -77,7 +77,7 @@ def cost(stage: metrics.Metrics, count: int) -> dict:
     case = parser(made)
     before, began = peak_mb(), time.perf_counter()
     model = stage.load()
-    if model.ask is None:
+    if model.measure is None:
         return {"reason": model.reason}
     loaded, cpu = time.perf_counter(), time.process_time()
     rows = list(stage.run(model, [case], [made]))

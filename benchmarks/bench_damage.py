@@ -53,9 +53,9 @@ def main() -> None:
     parser.add_argument("--scene", default="", choices=["", *SCENES])
     args = parser.parse_args()
     models = PROFILES[args.profile] | corpus_models(args.profile) | dict(m.split("=", 1) for m in args.model)
-    stages = metrics.metrics({kind: models[kind] for kind in KINDS}, args.metric)
+    stages = metrics.metric_stages({kind: models[kind] for kind in KINDS}, args.metric)
     loaded = [stage.load() for stage in stages]
-    experts = [expert for expert in loaded if expert.ask]
+    experts = [expert for expert in loaded if expert.measure]
     for scene, make in SCENES.items():
         if args.scene not in ("", scene):
             continue
@@ -65,7 +65,7 @@ def main() -> None:
             after = [measured(experts, case, degree) for degree in degrees]
             table[name] = {metric: [before[metric], *(a[metric] for a in after)] for metric in before}
         show(scene, table)
-    absent = [metric for expert in loaded if not expert.ask for metric in expert.metrics]
+    absent = [metric for expert in loaded if not expert.measure for metric in expert.metrics]
     print(f"no model for: {', '.join(absent) or 'nothing'}")
 
 
@@ -86,7 +86,9 @@ def measured(experts: list[Any], case: CaseRow, frames: np.ndarray) -> dict[str,
     made.__dict__["frames"] = frames  # not encoded, which would damage them too
     found = {}
     for expert in experts:
-        found |= {metric: None if m.skipped else m.as_number("strict") for metric, m in expert.ask(case, made).items()}
+        found |= {
+            metric: None if m.skipped else m.as_number("strict") for metric, m in expert.measure(case, made).items()
+        }
     return found
 
 

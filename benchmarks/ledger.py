@@ -71,15 +71,15 @@ def make(root: str, shards: int) -> None:
                     parts[at] = Path(root, stage.name(), name).read_bytes()
                     parts["digest", *at] = part.footer.digest
                 digests[stage.name(), shard] = parts["digest", *at]
-    with ownership.claimed(store, out) as owner:
+    with ownership.claim(store, out) as owner:
         if hasattr(outputs, "Ledger"):
             from a2data.store.ledger import Ledger
 
-            outputs.index(Ledger(store), out, recipe.profile, stages, owner)
+            outputs.write_index(Ledger(store), out, recipe.profile, stages, owner)
             for file in Path(root).glob("*/parts.ledger"):
                 file.unlink()
         else:
-            outputs.index(store, out, recipe.profile, stages, owner)
+            outputs.write_index(store, out, recipe.profile, stages, owner)
     Path(root, "report.html").write_text("newer than the tables")
 
 

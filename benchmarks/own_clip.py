@@ -27,7 +27,7 @@ from a2data.store.folder import Folder
 from benchmarks import reference_use
 from model_zoo.a2.checkpoint import CONDITIONINGS
 from pipelines.cli.main import main as a2data
-from pipelines.prefer.copying import copied
+from pipelines.prefer.copying import copy_paste_score
 from pipelines.statistics import student
 from pipelines.train.settings import PRESETS
 from stages.encode.tensors import read_tar
@@ -183,7 +183,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     for _ in range(len(writer.rows(Folder(str(mine / "encoded" / "held-out"))))):
         sample = next(stream)[0]
         inputs = [
-            examples.made(
+            examples.make_example(
                 sample.tensors,
                 nothing,
                 level,
@@ -195,7 +195,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
             for n, level in enumerate(LEVELS)
         ]
         for one in inputs:
-            one.counts[: one.head] = False  # frames that show references
+            one.loss_mask[: one.head_frames] = False  # frames that show references
         with torch.no_grad():
             by_clip.setdefault(clip_of(sample.key), []).append(
                 float(examples.losses(network, inputs, "float32").mean())
@@ -214,7 +214,7 @@ def scores(shards_of: Path, model: Path, noises: list[int]) -> dict[str, float]:
         for noise in noises:
             how = {"guidance_scale": 1.0, "num_inference_steps": 20}
             video = reference_use.sampled(pipe, given, prompt, len(frames), noise, **how)
-            each.append(copied(video, frames[-len(video) :], given.frames))
+            each.append(copy_paste_score(video, frames[-len(video) :], given.frames))
         found[clip] = float(np.mean(each))
     return found
 

@@ -25,7 +25,7 @@ from a2data.store.source_files import in_place
 from a2data.store.tables import Store
 from a2data.task_map import map_serial
 from benchmarks.decode_once import make_video
-from pipelines.run.local import ProcessExecutor, in_threads
+from pipelines.run.local import ProcessExecutor, thread_task_map
 from pipelines.run.schedule import run
 from stages.segment.stage import Segment
 
@@ -95,7 +95,7 @@ def main() -> None:
             "one pass": partial(stage.clips, None, film),
             "pieces": partial(stage.clips_by_pieces, None, film, in_place, map_serial),
             f"pieces, {given.threads} threads": partial(
-                stage.clips_by_pieces, None, film, in_place, partial(in_threads, given.threads)
+                stage.clips_by_pieces, None, film, in_place, partial(thread_task_map, given.threads)
             ),
         }
         found = {name: seconds(work) for name, work in runs.items()}

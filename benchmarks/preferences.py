@@ -61,7 +61,7 @@ def main() -> None:
 
 def train_reward(pairs: str, out: Path, seed: int) -> dict[str, Any]:
     """Train the tiny reward model and return its results on held-out pairs."""
-    return reward.train(pairs, out, RewardSettings(seed=seed), say=lambda text: None)
+    return reward.train(pairs, out, RewardSettings(seed=seed), log=lambda text: None)
 
 
 def trained_reference(shards: str, out: Path, steps: int, held_out: float) -> Path:
@@ -77,10 +77,10 @@ def trained_reference(shards: str, out: Path, steps: int, held_out: float) -> Pa
 
 def trained(pairs: str, reference: Path, out: Path, method: str, seed: int, args: argparse.Namespace) -> Any:
     """Train adapters on the pairs by one method and return the results on held-out pairs."""
-    from pipelines.process_group import join
+    from pipelines.process_group import init_distributed
     from pipelines.train import preference
     from pipelines.train.start import prepare
-    from pipelines.train.trainer import Run
+    from pipelines.train.trainer import Trainer
 
     encoding = replace(PRESETS["tiny"][0], augmentations=args.augmentations, validation_augmentations=1)
     settings = replace(PRESETS["tiny"][1], **DPO_TINY, validate_samples=1 << 30, micro_batch_size=8)
@@ -96,16 +96,18 @@ def trained(pairs: str, reference: Path, out: Path, method: str, seed: int, args
         validate_every=args.steps,
         checkpoint_interval=args.steps,
     )
-    mine, place = out / f"{method}-{seed}", join()
+    mine, place = out / f"{method}-{seed}", init_distributed()
     made = next(out.glob("*-*/encoded/encoding.json"), None)  # of another training on the same pairs
     if made and not mine.exists():
         shutil.copytree(made.parent, mine / "encoded")
     prepare(pairs, mine, encoding, reference, False, place.device)
-    run = Run(mine, reference, encoding, settings, place)
-    run.go()
+    run = Trainer(mine, reference, encoding, settings, place)
+    run.train()
     run.log.close()
-    run.learner.swap_ema_weights()
-    return preference.held_out(run.learner.network.eval(), run.held_out, run.learner.nothing, settings)
+    run.train_step.swap_ema_weights()
+    return preference.evaluate_pairs(
+        run.train_step.network.eval(), run.held_out, run.train_step.null_condition, settings
+    )
 
 
 def show(found: dict[tuple[str, int], Any], seeds: list[int]) -> None:

@@ -98,10 +98,10 @@ def training(preset: str) -> dict[str, float]:
     from dataclasses import replace
 
     from model_zoo.a2 import trainable
-    from pipelines.train.cost import on_meta, weight_bytes
+    from pipelines.train.cost import meta_network, weight_bytes
     from pipelines.train.settings import FROZEN_BYTES, PRESETS, network_config
 
-    network = on_meta(network_config(preset))
+    network = meta_network(network_config(preset))
     trainable.choose(network, "lora", 16)
     settings = PRESETS[preset][1]
     return {dtype: weight_bytes(network, replace(settings, frozen_dtype=dtype)) / 1e9 for dtype in FROZEN_BYTES}

@@ -118,7 +118,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     pipe = loaded(args)
-    with acceleration.MagCacheCalibration(pipe.transformer, looks=2) as calibration:
+    with acceleration.MagCacheCalibration(pipe.transformer, num_branches=2) as calibration:
         exact = run(pipe, args)  # also warms up
     print(f"{args.checkpoint or args.shape} on {where(args.device)}, {args.frames} x {args.height} x {args.width}, "
           f"{args.steps} steps, two forward passes each", flush=True)  # fmt: skip

@@ -24,7 +24,7 @@ from a2data.records import Kept, Score, Source
 from a2data.stage import Stage
 from a2data.store.tables import Store
 from a2data.task_map import TaskMap, map_serial
-from pipelines.run.bounded import Bounded
+from pipelines.run.bounded import TimeoutExecutor
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.on_ray import RayExecutor
 from pipelines.run.schedule import run
@@ -202,7 +202,7 @@ def main() -> None:
                 cluster.add_node(**NODE)
             losses = Losses(cluster, target, given.leave, root / "notes")
             began = time.perf_counter()
-            summary = run(STAGES, store, SHARDS, Bounded(RayExecutor(store), call_s=90.0), losses)
+            summary = run(STAGES, store, SHARDS, TimeoutExecutor(RayExecutor(store), timeout_s=90.0), losses)
             seconds = time.perf_counter() - began
             again = len(losses.starts) - len(set(losses.starts))
             footers = [store.footer(stage.name(), shard) for stage in STAGES for shard in SHARDS]

@@ -65,7 +65,7 @@ def sample_of(number: int, config: dict[str, Any], encoding: Encoding) -> Any:
         "condition": condition,
         "text": drawn(WORDS, config.get("text_dim", 4096)),
         "text_empty": drawn(1, config.get("text_dim", 4096)),
-        "image": drawn(plan.IMAGE_TOKENS * encoding.max_references, config["image_dim"]),
+        "image": drawn(plan.TOKENS_PER_REFERENCE * encoding.max_references, config["image_dim"]),
     }
     return SimpleNamespace(key=f"sample-{number}", epoch=0, index=number, tensors=tensors)
 
@@ -74,13 +74,13 @@ def ours(
     network: Any, settings: Settings, device: torch.device, encoding: Encoding
 ) -> Callable[[list[Any], int], float]:
     """Return the trainer's step: (samples, step) -> loss."""
-    from pipelines.process_group import Place
+    from pipelines.process_group import ProcessInfo
     from pipelines.train.optimizer_step import TrainStep, prepare_model
 
-    place = Place(0, 1, device)
+    place = ProcessInfo(0, 1, device)
     t, h, w = (encoding.frames - 1) // 4 + 1, encoding.height // 8, encoding.width // 8
     learner = TrainStep(prepare_model(network, settings, place), torch.zeros(20, t, h, w), settings, place)
-    return lambda samples, step: learner.learn(samples, step).loss
+    return lambda samples, step: learner.run(samples, step).loss
 
 
 def plain(
@@ -196,7 +196,7 @@ def table(found: dict[str, list[dict[str, Any]]], cost: dict[str, float], batch:
 def operations(config: dict[str, Any], encoding: Encoding, settings: Settings) -> dict[str, float]:
     """Return the floating point operations per sample, forward and backward, by variant; text is padded to 512 tokens."""
     variants = {"partial": "cross-attention", "full": "full"}
-    by = {k: plan.of_sample(config, encoding, replace(settings, trainable=v)).step for k, v in variants.items()}
+    by = {k: plan.sample_cost(config, encoding, replace(settings, trainable=v)).step_flops for k, v in variants.items()}
     return {way: by[way.split(", ")[1]] for way in WAYS}
 
 

@@ -50,7 +50,7 @@ def encode(
     device: str = "cpu",
     run: Run = here,
     retry: bool = False,
-    say: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = print,
 ) -> dict[str, int]:
     """Encode every tar of a data set that is not encoded yet and return the number of samples in each split.
 
@@ -80,12 +80,12 @@ def encode(
                 store.remove(stage.name(), f"{shard:05d}.parquet")
         summary = run([stage], store, list(names), names)
         for (_, (shard, *_)), why in summary.failed_jobs.items():
-            say(f"not encoded {names[shard]}: {why}")
+            log(f"not encoded {names[shard]}: {why}")
         if summary.failed_jobs or summary.blocked:
             failed = len(summary.failed_jobs) + summary.blocked
             why = next(iter(summary.failed_jobs.values()), "the run ended before")
             raise ValueError(f"{failed} of {len(names)} tars in {shards_in} were not encoded: {why}")
-        return publish(store, target, stage, held_out, say)
+        return publish(store, target, stage, held_out, log)
 
 
 def queue(store: Store, index: Sequence[Packed], held_out: set[str], stage: str = Encode.name()) -> dict[int, str]:
@@ -129,7 +129,7 @@ def choose_held_out(keys: list[str], share: float) -> set[str]:
 
 
 def publish(
-    store: Store, target: Folder, stage: Encode, held_out: set[str], say: Callable[[str], Any]
+    store: Store, target: Folder, stage: Encode, held_out: set[str], log: Callable[[str], Any]
 ) -> dict[str, int]:
     """Write the indices, the manifests, no_references.safetensors and encoding.json, and return the samples in each split.
 
@@ -141,9 +141,9 @@ def publish(
     left_out = {reject.key: reject.detail for footer in footers for reject in footer.rejected}
     failed = {clip: why for footer in footers for clip, why in footer.failed.items()}
     for clip, why in left_out.items():
-        say(f"skipped {clip}: {why}")
+        log(f"skipped {clip}: {why}")
     for clip, why in failed.items():
-        say(f"failed {clip}: {why}")
+        log(f"failed {clip}: {why}")
     index = {split: [replace(row, split="") for row in rows if row.split == split] for split in SPLITS}
     if not index["train"]:
         why = next(iter((failed | left_out).values()), "all samples are held out")

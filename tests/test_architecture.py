@@ -39,7 +39,7 @@ def test_every_stage_is_a_value_with_defaults_and_a_first_line(stage):
 
 def test_the_command_line_prints_the_first_line_of_every_stage():
     first_lines = [(s.name(), (type(s).__doc__ or "").strip().splitlines()[0]) for s in triplets()]
-    assert list(commands.stages().items()) == first_lines
+    assert list(commands.stage_summaries().items()) == first_lines
 
 
 def test_the_list_of_commands_is_printed_without_numpy_pyarrow_and_any_stage():

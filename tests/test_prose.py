@@ -55,7 +55,7 @@ def blanked(pattern: re.Pattern[str], text: str) -> str:
 def helps(command: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
     """Yield (command and flag, help text) of a command and all of its subcommands."""
     yield command.prog, f"{command.description or ''}\n{command.epilog or ''}"
-    for action in (command.built() if isinstance(command, Parser) else command)._actions:
+    for action in (command.build_arguments() if isinstance(command, Parser) else command)._actions:
         yield f"{command.prog} {'/'.join(action.option_strings) or action.dest}", action.help or ""
         if isinstance(action, argparse._SubParsersAction):
             for choice in action._choices_actions:

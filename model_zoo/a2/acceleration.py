@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from model_zoo.a2.parallel import ParallelGroups, share_tiles, share_tokens
+from model_zoo.a2.parallel import ParallelGroups, split_tiles, split_tokens
 
 CACHES = ("first-block", "taylorseer", "mag")
 WEIGHTS = ("int8", "fp8")
@@ -55,14 +55,14 @@ def cache(
     if kind == "first-block":
         transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     elif kind == "taylorseer":
-        how = TaylorSeerCacheConfig(
+        config = TaylorSeerCacheConfig(
             cache_interval=interval,
             taylor_factors_dtype=transformer.dtype,
             # the default identifiers do not match any module of Wan
             cache_identifiers=["proj_out"],
             skip_predict_identifiers=[r"blocks\.\d+"],
         )
-        transformer.enable_cache(how)
+        transformer.enable_cache(config)
     elif kind == "mag":
         transformer.enable_cache(
             MagCacheConfig(threshold=threshold, num_inference_steps=steps, mag_ratios=list(ratios))
@@ -79,11 +79,11 @@ class MagCacheCalibration:
     computes the same sum, but only prints it.
     """
 
-    def __init__(self, transformer: Any, looks: int):
-        self.transformer, self.looks = transformer, looks
-        self.entered: Any = None
-        self.before: list[Any] = [None] * looks
-        self.found: list[float] = []
+    def __init__(self, transformer: Any, num_branches: int):
+        self.transformer, self.num_branches = transformer, num_branches
+        self.block_input: Any = None
+        self.previous_norms: list[Any] = [None] * num_branches
+        self.step_ratios: list[float] = []
 
     def __enter__(self) -> "MagCacheCalibration":
         blocks = self.transformer.blocks
@@ -94,18 +94,20 @@ class MagCacheCalibration:
         for hook in self.hooks:
             hook.remove()
 
-    def _enter(self, _block: Any, given: tuple[Any, ...]) -> None:
-        self.entered = given[0]
+    def _enter(self, _block: Any, inputs: tuple[Any, ...]) -> None:
+        self.block_input = inputs[0]
 
-    def _leave(self, _block: Any, _given: tuple[Any, ...], left: Any) -> None:
-        norm, look = (left - self.entered).float().norm(dim=-1), len(self.found) % self.looks
-        before, self.before[look] = self.before[look], norm
-        self.found.append(1.0 if before is None else float((norm / (before + 1e-8)).mean()))
+    def _leave(self, _block: Any, _given: tuple[Any, ...], output: Any) -> None:
+        norm, branch = (output - self.block_input).float().norm(dim=-1), len(self.step_ratios) % self.num_branches
+        previous, self.previous_norms[branch] = self.previous_norms[branch], norm
+        self.step_ratios.append(1.0 if previous is None else float((norm / (previous + 1e-8)).mean()))
 
     def ratios(self) -> list[float]:
         """Return one ratio per sampled step, rounded to 5 digits."""
-        steps = [self.found[n : n + self.looks] for n in range(0, len(self.found), self.looks)]
-        return [round(sum(looks) / len(looks), 5) for looks in steps]
+        steps = [
+            self.step_ratios[n : n + self.num_branches] for n in range(0, len(self.step_ratios), self.num_branches)
+        ]
+        return [round(sum(branch_ratios) / len(branch_ratios), 5) for branch_ratios in steps]
 
 
 def check_attention(name: str, device: str, tokens: int = 1) -> None:
@@ -154,10 +156,10 @@ def apply(pipe: Any, groups: ParallelGroups, attention: str = "", tiled: bool = 
         set_attention_backend(pipe.transformer, attention)
     pipe.groups = groups
     if groups.tokens:
-        share_tokens(pipe.transformer, groups.tokens)
+        split_tokens(pipe.transformer, groups.tokens)
     if tiled:
         pipe.vae.enable_tiling()
-        if groups.everything:
-            share_tiles(pipe.vae, groups.everything)
+        if groups.world:
+            split_tiles(pipe.vae, groups.world)
     if compiled:
         pipe.transformer.compile_repeated_blocks()

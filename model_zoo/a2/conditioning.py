@@ -59,14 +59,16 @@ def control(
     return torch.cat([latents, mask])
 
 
-def given(kind: str, condition: torch.Tensor, nothing: Float[torch.Tensor, "20 t lh lw"]) -> torch.Tensor:
-    """Return a stored condition as `network_inputs` takes it. nothing: see model_zoo.a2.references.no_references."""
-    return control(condition, nothing[STRIDE:].to(condition)) if kind == "vace" else condition
+def given(kind: str, condition: torch.Tensor, null_condition: Float[torch.Tensor, "20 t lh lw"]) -> torch.Tensor:
+    """Return a stored condition as `network_inputs` takes it. null_condition: see model_zoo.a2.references.no_references."""
+    return control(condition, null_condition[STRIDE:].to(condition)) if kind == "vace" else condition
 
 
-def without_references(kind: str, condition: torch.Tensor, nothing: Float[torch.Tensor, "20 t lh lw"]) -> torch.Tensor:
-    """Return the stored condition with its references dropped: `nothing` for "a2", else latents of zeros (Phantom, V3)."""
-    return nothing if kind == "a2" else torch.zeros_like(condition)
+def without_references(
+    kind: str, condition: torch.Tensor, null_condition: Float[torch.Tensor, "20 t lh lw"]
+) -> torch.Tensor:
+    """Return the stored condition with its references dropped: `null_condition` for "a2", else latents of zeros (Phantom, V3)."""
+    return null_condition if kind == "a2" else torch.zeros_like(condition)
 
 
 def count(kind: str, condition: torch.Tensor) -> int:

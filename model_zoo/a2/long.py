@@ -64,12 +64,12 @@ def windows(frames: int, window: int, head: int, history: int, ready: int = 0) -
         raise ValueError(
             f"a window of {window} latent frames has no room for {head} of references, {history} of history and a new one"
         )
-    found = [Window(0, 0, ready or min(window, frames))]
-    while found[-1].stop < frames:
-        start = found[-1].stop
+    planned = [Window(0, 0, ready or min(window, frames))]
+    while planned[-1].stop < frames:
+        start = planned[-1].stop
         stop = min(start + window - head - history, frames)
-        found.append(Window(min(window - head - (stop - start), start - head), start, stop))
-    return found[bool(ready) :]
+        planned.append(Window(min(window - head - (stop - start), start - head), start, stop))
+    return planned[bool(ready) :]
 
 
 def video_windows(num_frames: int, window: int, references: int, history: int, before: int = 0) -> list[Window]:
@@ -99,15 +99,15 @@ def sample(
     """
     count = len(references.frames)
     if beginning is None:
-        made = latents(pipe, references, prompts, **settings)
-        return _decode(pipe, made)[a2_references.head_frames(count) :]
-    seen = num_context_latents(len(beginning), settings["history"])
-    tail = a2_references.as_tensor(beginning[-(STRIDE * (seen - 1) + 1) :]).movedim(0, 1)[None]
+        sampled = latents(pipe, references, prompts, **settings)
+        return _decode(pipe, sampled)[a2_references.head_frames(count) :]
+    num_context = num_context_latents(len(beginning), settings["history"])
+    context_frames = a2_references.as_tensor(beginning[-(STRIDE * (num_context - 1) + 1) :]).movedim(0, 1)[None]
     with torch.no_grad():
-        known = a2_references.encode(pipe.vae, tail)
-    made = latents(pipe, references, prompts, before=known, **settings)
-    new = _decode(pipe, made[:, :, count:])[tail.shape[2] :]
-    return np.concatenate([beginning.astype(np.float32) / 255, new])
+        context = a2_references.encode(pipe.vae, context_frames)
+    sampled = latents(pipe, references, prompts, context=context, **settings)
+    new_frames = _decode(pipe, sampled[:, :, count:])[context_frames.shape[2] :]
+    return np.concatenate([beginning.astype(np.float32) / 255, new_frames])
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def latents(
     references: Prepared,
     prompts: list[str],
     *,
-    before: torch.Tensor | None = None,
+    context: torch.Tensor | None = None,
     num_frames: int = 257,
     window: int = 81,
     history: int = 17,
@@ -135,7 +135,7 @@ def latents(
     pipe: a WanA2Pipeline. prompts: one for all windows, or one per window; the last is repeated for the remaining windows.
     num_frames, window: 4 m + 1 video frames; window 0 samples all at once. history: video frames of the previous window that a
     window is conditioned on. history_noise: noise added to the history, 0 to 1000, so that flaws do not accumulate over windows.
-    before: latents of a video to extend, placed between the references and the new frames. Raises ValueError for unsupported
+    context: latents of a video to extend, placed between the references and the new frames. Raises ValueError for unsupported
     sizes and for a window that is too small.
     """
     # imported here, so that windows can be planned without diffusers
@@ -152,23 +152,27 @@ def latents(
     if not 0 <= history_noise <= 1000:
         raise ValueError(f"history_noise is {history_noise}; it must be from 0 to 1000")
     guidance.check(reference_guidance, guidance_scale)
-    parts = video_windows(num_frames, window, count, history, 0 if before is None else before.shape[2])
-    told = Conditioning(pipe, references, guidance_scale, reference_guidance, generator)
-    made = torch.zeros(1, pipe.vae.config.z_dim, 0, *told.grid, device=told.device)
+    parts = video_windows(num_frames, window, count, history, 0 if context is None else context.shape[2])
+    conditioning = Conditioning(pipe, references, guidance_scale, reference_guidance, generator)
+    generated = torch.zeros(1, pipe.vae.config.z_dim, 0, *conditioning.grid, device=conditioning.device)
     for number, part in enumerate(parts):
-        ready = count + part.history if part.start else 0
-        size = (1, made.shape[1], ready + part.stop - part.start, *told.grid)
-        noise = randn_tensor(size, generator=generator, device=told.device, dtype=torch.float32)
+        num_known = count + part.history if part.start else 0
+        size = (1, generated.shape[1], num_known + part.stop - part.start, *conditioning.grid)
+        noise = randn_tensor(size, generator=generator, device=conditioning.device, dtype=torch.float32)
         # drawn after the noise, as in the released sampler
-        told.set_length(size[2])
-        if number == 0 and before is not None:
-            made = torch.cat([told.given[:, STRIDE:, :count], before.to(told.given)], dim=2)
-        known = torch.cat([made[:, :, :count], made[:, :, part.start - part.history : part.start]], dim=2)
-        told.encode_prompt(prompts[min(number, len(prompts) - 1)], negative_prompt)
-        plan = schedule(size[2], num_inference_steps, block, lag, ready)
-        whole = denoise(told, noise, known[:, :, :ready], plan, num_inference_steps, history_noise / 1000, on_step)
-        made = torch.cat([made, whole[:, :, ready:]], dim=2)
-    return made
+        conditioning.set_length(size[2])
+        if number == 0 and context is not None:
+            generated = torch.cat(
+                [conditioning.condition[:, STRIDE:, :count], context.to(conditioning.condition)], dim=2
+            )
+        known = torch.cat([generated[:, :, :count], generated[:, :, part.start - part.history : part.start]], dim=2)
+        conditioning.encode_prompt(prompts[min(number, len(prompts) - 1)], negative_prompt)
+        plan = schedule(size[2], num_inference_steps, block, lag, num_known)
+        denoised = denoise(
+            conditioning, noise, known[:, :, :num_known], plan, num_inference_steps, history_noise / 1000, on_step
+        )
+        generated = torch.cat([generated, denoised[:, :, num_known:]], dim=2)
+    return generated
 
 
 def _latents(frames: int) -> int:
@@ -196,17 +200,17 @@ class Conditioning:
         self.grid = tuple(side // pipe.vae_scale_factor_spatial for side in references.frames.shape[1:3])
         tokens = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, references.squares)
         self.tokens = tokens.to(self.device, self.dtype)
-        self.given = self.nothing = torch.zeros(0, 0, 0)
+        self.condition = self.null_condition = torch.zeros(0, 0, 0)
 
     def set_length(self, latents: int) -> None:
         """Compute the conditions for a window of `latents` latent frames."""
-        if self.given.shape[2] == latents:
+        if self.condition.shape[2] == latents:
             return
         frames = STRIDE * (latents - 1) + 1
-        self.given = a2_references.condition(self.pipe.vae, self.pictures, frames, self.generator).to(self.device)
+        self.condition = a2_references.condition(self.pipe.vae, self.pictures, frames, self.generator).to(self.device)
         if self.s != 1:
             size = self.pictures.shape[2:]
-            self.nothing = a2_references.no_references(self.pipe.vae, frames, *size).to(self.device)
+            self.null_condition = a2_references.no_references(self.pipe.vae, frames, *size).to(self.device)
 
     def encode_prompt(self, prompt: str, negative: str) -> None:
         """Encode the prompts of a window and reset the transformer's cache."""
@@ -220,34 +224,39 @@ class Conditioning:
         self.texts = [text.to(self.dtype) for text in embeds if text is not None]
         self.pipe.transformer._reset_stateful_cache()
 
-    def velocity(self, x: torch.Tensor, at: torch.Tensor, ready: int) -> torch.Tensor:
+    def velocity(self, x: torch.Tensor, timesteps: torch.Tensor, num_known: int) -> torch.Tensor:
         """Return the velocity of noisy latents x, (1, 16, t, h, w), with one timestep per latent frame, (t,)."""
         from model_zoo.a2 import guidance
 
-        branches = [self._branch(x, at, self.given, self.tokens, text) for text in self.texts]
+        branches = [self._branch(x, timesteps, self.condition, self.tokens, text) for text in self.texts]
         # known frames include the references: the branch without references starts after them
-        head = self.count if ready else 0
+        head = self.count if num_known else 0
         if self.s != 1:
             tokens = torch.zeros_like(self.tokens)
-            nothing = self.nothing[:, :, : x.shape[2] - head]
-            branches.append(self._branch(x[:, :, head:], at[head:], nothing, tokens, self.texts[1]))
-        network, group = self.pipe.transformer, self.pipe.groups.looks
-        asked, *others = (v.float() for v in guidance.predict_branches(network, network, branches, group))
+            null_condition = self.null_condition[:, :, : x.shape[2] - head]
+            branches.append(self._branch(x[:, :, head:], timesteps[head:], null_condition, tokens, self.texts[1]))
+        network, group = self.pipe.transformer, self.pipe.groups.cfg
+        cond, *others = (v.float() for v in guidance.predict_branches(network, network, branches, group))
         if not others:
-            return asked
-        shown, *none = others
-        if none:
-            behind = torch.nn.functional.pad(none[0], (0, 0, 0, 0, head, 0))
-            shown = guidance.combine_dual_cfg(shown, behind, self.s, self.g)
-        return shown + self.g * (asked - shown)
+            return cond
+        uncond, *no_references = others
+        if no_references:
+            padded = torch.nn.functional.pad(no_references[0], (0, 0, 0, 0, head, 0))
+            uncond = guidance.combine_dual_cfg(uncond, padded, self.s, self.g)
+        return uncond + self.g * (cond - uncond)
 
     def _branch(
-        self, x: torch.Tensor, at: torch.Tensor, given: torch.Tensor, tokens: torch.Tensor, text: torch.Tensor
+        self,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        condition: torch.Tensor,
+        tokens: torch.Tensor,
+        text: torch.Tensor,
     ) -> dict[str, Any]:
         _, h, w = self.pipe.transformer.config.patch_size
         return {
-            "hidden_states": torch.cat([x, given.to(x)], dim=1).to(self.dtype),
-            "timestep": at.repeat_interleave((x.shape[3] // h) * (x.shape[4] // w))[None],
+            "hidden_states": torch.cat([x, condition.to(x)], dim=1).to(self.dtype),
+            "timestep": timesteps.repeat_interleave((x.shape[3] // h) * (x.shape[4] // w))[None],
             "encoder_hidden_states": text,
             "encoder_hidden_states_image": tokens,
             "return_dict": False,
@@ -255,24 +264,34 @@ class Conditioning:
 
 
 def denoise(
-    told: Conditioning, noise: torch.Tensor, known: torch.Tensor, plan: Schedule, steps: int, level: float, on_step: Any
+    conditioning: Conditioning,
+    noise: torch.Tensor,
+    known: torch.Tensor,
+    plan: Schedule,
+    steps: int,
+    level: float,
+    on_step: Any,
 ) -> torch.Tensor:
     """Return a window's latents: `known` unchanged, then the denoised `noise`. level: noise added to `known`, 0 to 1."""
-    ready, main = known.shape[2], told.pipe.scheduler
-    main.set_timesteps(steps, device=noise.device)
-    times = torch.cat([main.timesteps.float(), noise.new_zeros(1)])
-    x = torch.cat([(1 - level) * known + level * noise[:, :, :ready], noise[:, :, ready:]], dim=2)
-    edges = [ready, *(ready + 1 + np.flatnonzero(np.diff(plan.done[:, ready:], axis=1).any(axis=0))), x.shape[2]]
-    blocks = [(a, b, deepcopy(main)) for a, b in pairwise(edges)]
+    num_known, base_scheduler = known.shape[2], conditioning.pipe.scheduler
+    base_scheduler.set_timesteps(steps, device=noise.device)
+    times = torch.cat([base_scheduler.timesteps.float(), noise.new_zeros(1)])
+    x = torch.cat([(1 - level) * known + level * noise[:, :, :num_known], noise[:, :, num_known:]], dim=2)
+    edges = [
+        num_known,
+        *(num_known + 1 + np.flatnonzero(np.diff(plan.done[:, num_known:], axis=1).any(axis=0))),
+        x.shape[2],
+    ]
+    blocks = [(a, b, deepcopy(base_scheduler)) for a, b in pairwise(edges)]
     for done, moves in zip(plan.done, plan.moves, strict=True):
-        at = times[torch.from_numpy(done)]
-        at[:ready] = level * 1000
-        velocity = told.velocity(x, at, ready)
+        timesteps = times[torch.from_numpy(done)]
+        timesteps[:num_known] = level * 1000
+        velocity = conditioning.velocity(x, timesteps, num_known)
         for a, b, scheduler in blocks:
             if moves[a]:
-                now = times[done[a]].to(main.timesteps)
+                timestep = times[done[a]].to(base_scheduler.timesteps)
                 # cloned, because a multistep scheduler stores it while x changes in place
-                before = x[:, :, a:b].clone()
-                x[:, :, a:b] = scheduler.step(velocity[:, :, a:b], now, before).prev_sample
+                previous = x[:, :, a:b].clone()
+                x[:, :, a:b] = scheduler.step(velocity[:, :, a:b], timestep, previous).prev_sample
         on_step()
-    return torch.cat([known, x[:, :, ready:]], dim=2)
+    return torch.cat([known, x[:, :, num_known:]], dim=2)

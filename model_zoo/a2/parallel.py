@@ -19,45 +19,45 @@ STRIDE_PX = 16  # pixels per token and axis: the VAE's factor of 8 times the tra
 class ParallelGroups(NamedTuple):
     """Process groups of this process, by what they split; None where nothing is split."""
 
-    looks: Any = None  # CFG branches, see model_zoo.a2.guidance.predict_branches
+    cfg: Any = None  # CFG branches, see model_zoo.a2.guidance.predict_branches
     tokens: Any = None  # tokens: a mesh of "ring" and "ulysses"
-    everything: Any = None  # VAE tiles
+    world: Any = None  # VAE tiles
 
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Return whether this is the process that writes the output."""
-        return self.everything is None or distributed.get_rank() == 0
+        return self.world is None or distributed.get_rank() == 0
 
 
-def groups(looks: int, tokens: int, device: str = "cpu") -> ParallelGroups:
-    """Return this process's groups among looks x tokens processes. torch.distributed must be initialised.
+def groups(cfg: int, tokens: int, device: str = "cpu") -> ParallelGroups:
+    """Return this process's groups among cfg x tokens processes. torch.distributed must be initialised.
 
     Raises ValueError if the product is not the number of processes.
     """
     count = distributed.get_world_size() if distributed.is_initialized() else 1
-    if looks * tokens != count:
+    if cfg * tokens != count:
         raise ValueError(
-            f"--cfg-parallel {looks} x --context-parallel {tokens} is not the number of processes, {count}: start it with "
-            f"torchrun --nproc-per-node {looks * tokens} -m pipelines.cli sample ..."
+            f"--cfg-parallel {cfg} x --context-parallel {tokens} is not the number of processes, {count}: start it with "
+            f"torchrun --nproc-per-node {cfg * tokens} -m pipelines.cli sample ..."
         )
     if count == 1:
         return ParallelGroups()
-    mesh = init_device_mesh(device, (looks, 1, tokens), mesh_dim_names=("looks", "ring", "ulysses"))
+    mesh = init_device_mesh(device, (cfg, 1, tokens), mesh_dim_names=("cfg", "ring", "ulysses"))
     return ParallelGroups(
-        looks=mesh["looks"].get_group() if looks > 1 else None,
+        cfg=mesh["cfg"].get_group() if cfg > 1 else None,
         tokens=mesh["ring", "ulysses"] if tokens > 1 else None,
-        everything=distributed.group.WORLD,
+        world=distributed.group.WORLD,
     )
 
 
 def check_tokens(height: int, width: int, frames: int, heads: int, tokens: int) -> None:
     """Raise ValueError if a video's tokens or the network's heads cannot be split evenly over `tokens` processes."""
     count = ((frames - 1) // 4 + 1) * (height // STRIDE_PX) * (width // STRIDE_PX)
-    for number, what in ((count, f"tokens of {frames} frames of {height} x {width}"), (heads, "heads of attention")):
+    for number, noun in ((count, f"tokens of {frames} frames of {height} x {width}"), (heads, "heads of attention")):
         if number % tokens:
-            raise ValueError(f"--context-parallel {tokens}: the {number} {what} cannot be split evenly")
+            raise ValueError(f"--context-parallel {tokens}: the {number} {noun} cannot be split evenly")
 
 
-def share_tokens(transformer: Any, mesh: Any) -> None:
+def split_tokens(transformer: Any, mesh: Any) -> None:
     """Split every video's tokens over the processes of the mesh with diffusers' Ulysses.
 
     Replaces `transformer.enable_parallelism`, which divides by the number of accelerators: that is 0 on CPU. Raises ValueError
@@ -75,53 +75,53 @@ def share_tokens(transformer: Any, mesh: Any) -> None:
                 f"attention backend {backend.value} does not support context parallelism: remove it or --context-parallel"
             )
 
-    shares = ContextParallelConfig(ulysses_degree=mesh["ulysses"].size(), mesh=mesh)
-    config = ParallelConfig(context_parallel_config=shares)
+    cp_config = ContextParallelConfig(ulysses_degree=mesh["ulysses"].size(), mesh=mesh)
+    config = ParallelConfig(context_parallel_config=cp_config)
     config.setup(distributed.get_rank(), distributed.get_world_size(), torch.device(mesh.device_type), mesh=mesh)
     for processor in transformer.attn_processors.values():
         processor._parallel_config = config
-    apply_context_parallel(transformer, shares, transformer._cp_plan)
+    apply_context_parallel(transformer, cp_config, transformer._cp_plan)
 
 
-def share_tiles(vae: Any, group: Any) -> None:
+def split_tiles(vae: Any, group: Any) -> None:
     """Split the VAE's tiles: each process encodes or decodes every n-th tile, all receive all, and diffusers blends them."""
     vae.enable_tiling()
     vae.tiled_encode = partial(_tiled, vae, "encoder", type(vae).tiled_encode, group)
     vae.tiled_decode = partial(_tiled, vae, "decoder", type(vae).tiled_decode, group)
 
 
-def _tiled(vae: Any, part: str, tiled: Any, group: Any, x: torch.Tensor, **more: Any) -> Any:
+def _tiled(vae: Any, part: str, tiled: Any, group: Any, x: torch.Tensor, **kwargs: Any) -> Any:
     """Run diffusers' own loop over tiles twice: once to compute the tiles of this process, once to return all of them.
 
     Tile sizes, order and blending are therefore those of the installed diffusers.
     """
     rank, size = distributed.get_rank(group), distributed.get_world_size(group)
     network, pieces, owners = getattr(vae, part), [], []
-    coding, tile = network.forward, -1
+    original_forward, tile = network.forward, -1
 
-    def own(x: torch.Tensor, feat_cache: list, **state: Any) -> torch.Tensor:
+    def forward_own_tiles(x: torch.Tensor, feat_cache: list, **state: Any) -> torch.Tensor:
         nonlocal tile
         first = feat_cache[0] is None  # cleared by the loop at each new tile
         tile += first
         if tile % size == rank:
-            piece = coding(x, feat_cache=feat_cache, **state).contiguous()
+            piece = original_forward(x, feat_cache=feat_cache, **state).contiguous()
         else:
             feat_cache[0] = "elsewhere"
-            piece = x.new_empty(_coded(vae, part, x, first))
+            piece = x.new_empty(_output_shape(vae, part, x, first))
         pieces.append(piece)
         owners.append(tile % size)
         return piece
 
-    with _instead(network, own):
-        tiled(vae, x, **more)
+    with _replaced_forward(network, forward_own_tiles):
+        tiled(vae, x, **kwargs)
     for owner, piece in zip(owners, pieces, strict=True):
         distributed.broadcast(piece, group=group, group_src=owner)
-    made = iter(pieces)
-    with _instead(network, lambda *_, **__: next(made)):
-        return tiled(vae, x, **more)
+    results = iter(pieces)
+    with _replaced_forward(network, lambda *_, **__: next(results)):
+        return tiled(vae, x, **kwargs)
 
 
-def _coded(vae: Any, part: str, x: torch.Tensor, first: bool) -> tuple[int, ...]:
+def _output_shape(vae: Any, part: str, x: torch.Tensor, first: bool) -> tuple[int, ...]:
     """Return the output shape of the VAE's encoder or decoder for a tile at one latent frame."""
     space, (batch, _, _, height, width) = vae.spatial_compression_ratio, x.shape
     if part == "encoder":
@@ -131,13 +131,13 @@ def _coded(vae: Any, part: str, x: torch.Tensor, first: bool) -> tuple[int, ...]
 
 
 @contextmanager
-def _instead(network: Any, forward: Any) -> Iterator[None]:
+def _replaced_forward(network: Any, forward: Any) -> Iterator[None]:
     """Temporarily replace a network's forward pass."""
-    before = network.__dict__.get("forward")
+    previous = network.__dict__.get("forward")
     network.forward = forward
     try:
         yield
     finally:
         del network.forward
-        if before is not None:  # installed by a hook
-            network.forward = before
+        if previous is not None:  # installed by a hook
+            network.forward = previous

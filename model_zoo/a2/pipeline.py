@@ -57,7 +57,7 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         pictures = torch.from_numpy(references.frames.transpose(0, 3, 1, 2).copy()).float() / 255
         size = {"height": height, "width": width, "num_frames": num_frames}
         guidance.check(reference_guidance, guidance_scale)
-        words = guidance.embedded_prompts(self, prompt, guidance_scale > 1, settings)
+        words = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
         drop = None
         if reference_guidance != 1:
             nothing = a2_references.no_references(self.vae, num_frames, height, width)
@@ -65,7 +65,9 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         scales = reference_guidance, guidance_scale
         self._squares = references.squares
         try:
-            with guidance.branches(self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.looks):
+            with guidance.batched_cfg(
+                self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.cfg
+            ):
                 made = super().__call__(image=pictures, guidance_scale=guidance_scale, **words, **size, **settings)
         finally:
             self._squares = None

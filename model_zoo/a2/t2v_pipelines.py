@@ -56,7 +56,7 @@ class AppendedPipeline(WanPipeline):
         height, width = references.frames.shape[1:3]
         guidance.check(reference_guidance, guidance_scale)
         a2_references.check_size(height, width, num_frames, 0)
-        words = guidance.embedded_prompts(self, prompt, guidance_scale > 1, settings)
+        words = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
         latents = conditioning.reference_latents(self.vae, references, self.reference_slots)[None]
         registry = HookRegistry.check_if_exists_or_initialize(self.transformer)
         # beneath the guidance, which calls it once for each branch
@@ -65,7 +65,9 @@ class AppendedPipeline(WanPipeline):
         scales = reference_guidance, guidance_scale
         size = {"height": height, "width": width, "num_frames": num_frames}
         try:
-            with guidance.branches(self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.looks):
+            with guidance.batched_cfg(
+                self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.cfg
+            ):
                 return super().__call__(guidance_scale=guidance_scale, **words, **size, **settings)
         finally:
             registry.remove_hook(HOOK, recurse=False)
@@ -95,7 +97,7 @@ class VacePipeline(WanVACEPipeline):
         height, width = references.frames.shape[1:3]
         guidance.check(reference_guidance, guidance_scale)
         a2_references.check_size(height, width, num_frames, 0)
-        words = guidance.embedded_prompts(self, prompt, guidance_scale > 1, settings)
+        words = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
         latents = conditioning.reference_latents(self.vae, references, self.reference_slots)
         grey = a2_references.no_references(self.vae, num_frames, height, width)[0, STRIDE:]
         self._control = conditioning.control(latents, grey.to(latents))[None]
@@ -108,7 +110,7 @@ class VacePipeline(WanVACEPipeline):
         pictures = [Image.new("RGB", (width, height))] * latents.shape[1]
         scales, drop = (reference_guidance, guidance_scale), None if reference_guidance == 1 else without
         size = {"height": height, "width": width, "num_frames": num_frames}
-        with guidance.branches(self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.looks):
+        with guidance.batched_cfg(self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.cfg):
             return super().__call__(
                 reference_images=pictures, guidance_scale=guidance_scale, **words, **size, **settings
             )

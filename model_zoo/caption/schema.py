@@ -272,13 +272,13 @@ def _json(text: str) -> Any:
     try:
         return json.loads(fenced.group(1) if fenced else text, parse_constant=_no_number)
     except ValueError as error:  # includes JSONDecodeError
-        raise ValueError(f"it is no JSON: {error}") from error
+        raise ValueError(f"it is not JSON: {error}") from error
     except RecursionError as error:
-        raise ValueError("it is no JSON: it is nested too deep") from error
+        raise ValueError("it is not JSON: it is nested too deep") from error
 
 
 def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON number")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _valid(found: Any, schema: dict[str, Any]) -> Any:

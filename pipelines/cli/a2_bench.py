@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli import a2_bench_run
-from pipelines.cli.a2_bench_make import made
+from pipelines.cli.a2_bench_make import make_cases
 
 
 def add_flags(bench: argparse.ArgumentParser) -> None:
@@ -35,17 +35,17 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
 
 
 def _case_flags(sub: argparse.ArgumentParser) -> None:
-    what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "--pictures",
         type=Path,
         metavar="DIR",
         help="folder with labelled pictures in human/, object/ and background/, from which cases are drawn",
     )
-    what.add_argument(
+    source.add_argument(
         "--cases", type=Path, metavar="FILE", help="existing cases: ours, OpenS2V-Eval's, or folders by role"
     )
-    what.add_argument(
+    source.add_argument(
         "--triplets", type=Path, metavar="SHARDS", help="held-out shards; each case is a triplet with its ground truth"
     )
     sub.add_argument("--split", default="", help="split of the --triplets shards, such as eval (default: all)")
@@ -118,24 +118,24 @@ def _study_flags(commands: Any) -> None:
     sub.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the complete results")
 
 
-def _command(commands: Any, name: str, do: Any, summary: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, func: Any, summary: str) -> argparse.ArgumentParser:
     sub: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    sub.set_defaults(do=do)
+    sub.set_defaults(func=func)
     return sub
 
 
 def _make(args: argparse.Namespace) -> int:
     """Make the cases. Returns 1 if they share something with the training shards."""
-    return int(made(args, args.out)[1])
+    return int(make_cases(args, args.out)[1])
 
 
 def _leaderboard(args: argparse.Namespace) -> int:
     from pipelines.bench.a2 import cases, grid, leaderboard, score_file
 
-    people = json.loads(args.study.read_text()) if args.study else None
+    study = json.loads(args.study.read_text()) if args.study else None
     results = [score_file.read(path) for path in args.scores]
-    shown = grid.grid(cases.read(args.cases), grid.folders(results, args.scores)) if args.cases else None
-    args.out.write_text(leaderboard.page(results, people, shown))
+    samples = grid.grid(cases.read(args.cases), grid.score_folders(results, args.scores)) if args.cases else None
+    args.out.write_text(leaderboard.page(results, study, samples))
     print(args.out)
     return 0
 
@@ -171,16 +171,16 @@ def _study_judge(args: argparse.Namespace) -> int:
     from pipelines.bench.a2.study import judge
 
     key, systems = json.loads(args.key.read_text()), _systems(args.system)
-    if strange := sorted(set(key["systems"]) - set(systems)):
-        raise ValueError(f"the study shows videos of {', '.join(strange)}: give their folders with --system too")
+    if missing := sorted(set(key["systems"]) - set(systems)):
+        raise ValueError(f"the study shows videos of {', '.join(missing)}: give their folders with --system too")
     server = endpoint.connect(cards.card(args.model))
-    made, failed = judge.judged(
+    answers, failed = judge.judge_videos(
         endpoint.chat_client(server), args.name or server.model, cases.read(args.cases), key, systems
     )
-    for where, why in failed.items():
-        print(f"{where}: {why}", file=sys.stderr)
-    args.out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
-    print(f"{len(made['ratings'])} answers, {len(failed)} videos without answers: {args.out}")
+    for video, error in failed.items():
+        print(f"{video}: {error}", file=sys.stderr)
+    args.out.write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n")
+    print(f"{len(answers['ratings'])} answers, {len(failed)} videos without answers: {args.out}")
     return int(bool(failed))
 
 
@@ -190,13 +190,13 @@ def _study_aggregate(args: argparse.Namespace) -> int:
 
     key = json.loads(args.key.read_text())
     scores = {score["name"]: score for score in map(score_file.read, args.score)}
-    strange = sorted(set(scores) - set(key["systems"]))
-    if strange:
+    unknown = sorted(set(scores) - set(key["systems"]))
+    if unknown:
         raise ValueError(
-            f"the study does not include {', '.join(strange)}; its systems are {', '.join(key['systems'])}"
+            f"the study does not include {', '.join(unknown)}; its systems are {', '.join(key['systems'])}"
         )
-    made = ratings.aggregate(ratings.read(args.ratings, key), scores, key["study"], args.seed)
-    print(ratings.to_text(made))
+    summary = ratings.aggregate(ratings.read(args.ratings, key), scores, key["study"], args.seed)
+    print(ratings.to_text(summary))
     if args.out:
-        args.out.write_text(json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        args.out.write_text(json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return 0

@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Any
 
 
-def made(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
+def make_cases(args: argparse.Namespace, out: Path) -> tuple[list[Any], bool]:
     """Write the cases that the flags describe into a folder. Returns them and whether they overlap with the training shards."""
     from pipelines.bench.a2 import cases, from_pictures, from_triplets, leakage
 
     with tempfile.TemporaryDirectory() as scratch:
         if args.pictures:
-            drawn = from_pictures.draw(from_pictures.pool(args.pictures), args.count, args.case_seed)
+            bench_cases = from_pictures.draw(from_pictures.read_pool(args.pictures), args.count, args.case_seed)
         elif args.triplets:
-            drawn = from_triplets.draw(args.triplets, args.split, args.count, args.case_seed, Path(scratch))
+            bench_cases = from_triplets.draw(args.triplets, args.split, args.count, args.case_seed, Path(scratch))
         else:
-            drawn = cases.read(args.cases)
-        print(f"{len(drawn)} cases: {cases.write(drawn, out)}")
-    drawn = cases.read(out)
+            bench_cases = cases.read(args.cases)
+        print(f"{len(bench_cases)} cases: {cases.write(bench_cases, out)}")
+    bench_cases = cases.read(out)
     if not args.against:
-        return drawn, False
-    found = [str(each) for each in leakage.overlaps(drawn, args.against, args.copy_model, args.faces)]
+        return bench_cases, False
+    overlaps = [str(overlap) for overlap in leakage.overlaps(bench_cases, args.against, args.copy_model, args.faces)]
     if args.triplets:
-        found += from_triplets.shared(args.triplets, args.split, drawn, args.against)
-    for each in found:
-        print(each, file=sys.stderr)
-    how = f"pictures by bytes, pixels and {args.copy_model}" + f", faces by {args.faces}" * bool(args.faces)
-    print(f"{len(found)} overlaps with the training shards ({how})")
-    return drawn, bool(found)
+        overlaps += from_triplets.find_shared(args.triplets, args.split, bench_cases, args.against)
+    for overlap in overlaps:
+        print(overlap, file=sys.stderr)
+    method = f"pictures by bytes, pixels and {args.copy_model}" + f", faces by {args.faces}" * bool(args.faces)
+    print(f"{len(overlaps)} overlaps with the training shards ({method})")
+    return bench_cases, bool(overlaps)

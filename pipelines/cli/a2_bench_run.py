@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli import session
-from pipelines.cli.flags import add_settings, given
+from pipelines.cli.flags import add_settings, given_values
 from pipelines.sample.checkpoint import Checkpoint
 from pipelines.sample.job import NOT_SETTINGS, Job
 
@@ -26,8 +26,8 @@ def add_flags(run: argparse.ArgumentParser, score: argparse.ArgumentParser) -> N
     )
     _model_flags(run)
     session.add_flags(run)
-    add_settings(run.add_argument_group("sampling"), Job, leave_out=NOT_SETTINGS)
-    run.set_defaults(do=_run)
+    add_settings(run.add_argument_group("sampling"), Job, exclude=NOT_SETTINGS)
+    run.set_defaults(func=_run)
 
 
 def _score_flags(score: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def _score_flags(score: argparse.ArgumentParser) -> None:
         help="values measured elsewhere: JSON lines with case, metric and value; repeatable",
     )  # fmt: skip
     session.add_flags(score)
-    score.set_defaults(do=_score)
+    score.set_defaults(func=_score)
 
 
 def _model_flags(sub: argparse.ArgumentParser) -> None:
@@ -69,23 +69,23 @@ def _run(args: argparse.Namespace) -> int:
     from pipelines.bench.a2 import grid, leaderboard, score_file
     from pipelines.bench.a2 import stages as metrics
     from pipelines.bench.a2 import tables as recipe
-    from pipelines.cli.a2_bench_make import made
+    from pipelines.cli.a2_bench_make import make_cases
 
-    measuring = metrics.metrics(_models(args), args.metric)
-    wanted, shared = made(args, args.out / CASES)
-    if shared:
+    metric_stages = metrics.metric_stages(_models(args), args.metric)
+    bench_cases, leaked = make_cases(args, args.out / CASES)
+    if leaked:
         return 1
-    settings = Checkpoint.with_references(args.checkpoint).defaults | given(args, Job, leave_out=NOT_SETTINGS)
+    settings = Checkpoint.with_references(args.checkpoint).defaults | given_values(args, Job, exclude=NOT_SETTINGS)
     sample = metrics.Sample(str(Path(args.checkpoint).resolve()), args.dtype, json.dumps(settings, sort_keys=True))
     sample.models()  # reject a folder that is not a checkpoint early
-    score, code = _measured(
-        args, wanted, args.out, args.name or Path(args.checkpoint).resolve().name, measuring, sample
+    score, code = _score_videos(
+        args, bench_cases, args.out, args.name or Path(args.checkpoint).resolve().name, metric_stages, sample
     )
-    board = args.out / "board.html"
-    board.write_text(leaderboard.page([score], samples=grid.grid(wanted, {score["name"]: args.out})))
+    page_path = args.out / "board.html"
+    page_path.write_text(leaderboard.page([score], samples=grid.grid(bench_cases, {score["name"]: args.out})))
     score_file.write(score, args.out)
     print(score_file.to_text(score))
-    print(f"videos: {args.out / recipe.VIDEOS}\nleaderboard: {board}")
+    print(f"videos: {args.out / recipe.VIDEOS}\nleaderboard: {page_path}")
     return code
 
 
@@ -94,16 +94,23 @@ def _score(args: argparse.Namespace) -> int:
     from pipelines.bench.a2 import cases, score_file
     from pipelines.bench.a2 import stages as metrics
 
-    measuring = metrics.metrics(_models(args), args.metric)
-    wanted = cases.read(args.cases)
-    score, code = _measured(args, wanted, args.out, args.name or args.videos.resolve().name, measuring, None)
+    metric_stages = metrics.metric_stages(_models(args), args.metric)
+    bench_cases = cases.read(args.cases)
+    score, code = _score_videos(
+        args, bench_cases, args.out, args.name or args.videos.resolve().name, metric_stages, None
+    )
     score_file.write(score, args.out)
     print(score_file.to_text(score))
     return code
 
 
-def _measured(
-    args: argparse.Namespace, wanted: Sequence[Any], out: Path, name: str, measuring: Sequence[Any], sample: Any
+def _score_videos(
+    args: argparse.Namespace,
+    bench_cases: Sequence[Any],
+    out: Path,
+    name: str,
+    metric_stages: Sequence[Any],
+    sample: Any,
 ) -> tuple[dict[str, Any], int]:
     """Return the score of the videos that `sample` makes, or of those in args.videos, by these stages, and the exit code."""
     from a2data.store.tables import Store
@@ -111,25 +118,27 @@ def _measured(
     from pipelines.bench.a2 import tables as recipe
     from pipelines.run.lock import exclusive_lock
 
-    elsewhere = [profiles.given(f.read_text().splitlines(), str(f), wanted) for f in getattr(args, "measured", [])]
+    external = [
+        profiles.read_external(f.read_text().splitlines(), str(f), bench_cases) for f in getattr(args, "measured", [])
+    ]
     store = Store(str(out / WORK))
     with exclusive_lock(store):
-        home = recipe.sources(store, wanted)
-        missing = {} if sample else recipe.take(store, home, args.videos)
-        stages = [*([sample] if sample else []), *measuring]
-        summary = session.work(args, stages, store, sorted(home.values()))
-        table, gone = recipe.table(store, wanted, home, measuring)
+        shard_of = recipe.write_cases(store, bench_cases)
+        missing = {} if sample else recipe.import_videos(store, shard_of, args.videos)
+        stages = [*([sample] if sample else []), *metric_stages]
+        summary = session.run_stages(args, stages, store, sorted(shard_of.values()))
+        table, missing_cases = recipe.result_table(store, bench_cases, shard_of, metric_stages)
         if sample:
-            recipe.deliver(store, home, out / recipe.VIDEOS)
-            missing = recipe.unmade(store, home, gone)
-        strips.write(store, home, out)
-    for why in missing.values():
-        print(why, file=sys.stderr)
-    models = recipe.made_by(measuring, table)
-    _take_in(table, elsewhere, getattr(args, "measured", []), models)
-    profiles.fill_in(table, gone)
-    made = score_file.to_json(table, name, models, 0, [case.id for case in gone])
-    return made, int(bool(gone)) or session.print_failures(summary)
+            recipe.export_videos(store, shard_of, out / recipe.VIDEOS)
+            missing = recipe.sampling_errors(store, shard_of, missing_cases)
+        strips.write(store, shard_of, out)
+    for reason in missing.values():
+        print(reason, file=sys.stderr)
+    models = recipe.measured_by(metric_stages, table)
+    _merge_external(table, external, getattr(args, "measured", []), models)
+    profiles.fill_missing(table, missing_cases)
+    score = score_file.to_json(table, name, models, 0, [case.id for case in missing_cases])
+    return score, int(bool(missing_cases)) or session.print_failures(summary)
 
 
 def _models(args: argparse.Namespace) -> dict[str, str]:
@@ -139,25 +148,27 @@ def _models(args: argparse.Namespace) -> dict[str, str]:
 
     if args.profile not in profiles.PROFILES:
         raise ValueError(f"--profile {args.profile}: choose from {', '.join(profiles.PROFILES)}")
-    chosen = dict(profiles.PROFILES[args.profile])
+    selected = dict(profiles.PROFILES[args.profile])
     for text in args.model:
         kind, equals, card = text.partition("=")
         if kind not in profiles.KINDS or not equals or not (card or kind == "masks"):
             raise ValueError(f"--model {text}: write KIND=CARD, where KIND is one of {', '.join(profiles.KINDS)}")
         try:
-            chosen[kind] = cards.card(card).name if card else ""  # reject a missing path early
+            selected[kind] = cards.card(card).name if card else ""  # reject a missing path early
         except KeyError as error:
             raise ValueError(error.args[0]) from error
-    return chosen
+    return selected
 
 
-def _take_in(table: dict[str, Any], elsewhere: Sequence[Any], files: Sequence[Path], models: dict[str, str]) -> None:
+def _merge_external(
+    table: dict[str, Any], external: Sequence[Any], files: Sequence[Path], models: dict[str, str]
+) -> None:
     """Add values measured elsewhere, file by file. Raises ValueError for a metric that is also measured here."""
-    for file, rows in zip(files, elsewhere, strict=True):
+    for file, rows in zip(files, external, strict=True):
         for case, row in rows.items():
-            if double := [m for m in row if m in models and models[m] != file.name]:
+            if duplicates := [m for m in row if m in models and models[m] != file.name]:
                 raise ValueError(
-                    f"{file} has {double[0]}, which is measured here too: choose another model or remove it from the file"
+                    f"{file} has {duplicates[0]}, which is measured here too: choose another model or remove it from the file"
                 )
             table[case].update(row)
         models |= dict.fromkeys({m for row in rows.values() for m in row}, file.name)

@@ -24,7 +24,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
         help="pairs that were marked right or wrong in `a2data ui`, which replace the negatives and positives of their kinds",
     )
     sub.add_argument("--dry-run", action="store_true", help="print the thresholds without writing them")
-    sub.set_defaults(do=_calibrate)
+    sub.set_defaults(func=_calibrate)
 
 
 def _rate(text: str) -> float:
@@ -42,19 +42,19 @@ def _rate(text: str) -> float:
 def _calibrate(args: argparse.Namespace) -> int:
     from pipelines.run.lock import exclusive_lock
 
-    store, _, stages = session.opened(args)
+    store, _, stages = session.open_work_folder(args)
     marks = read(args.marks) if args.marks else {}
     if args.marks and not marks:
         raise ValueError(f"{args.marks} does not have marks: mark pairs with `a2data ui --work {args.work}`")
-    found, refused = calibrate(store, args.target_far, stages, marks)
-    for line in table(found, args.target_far):
+    calibrated, skipped = calibrate(store, args.target_far, stages, marks)
+    for line in table(calibrated, args.target_far):
         print(line)
-    for reason in refused:
+    for reason in skipped:
         print(f"not calibrated: {reason}")
-    if found and not args.dry_run:
+    if calibrated and not args.dry_run:
         with exclusive_lock(store):
-            write(store, found, args.target_far)
+            write(store, calibrated, args.target_far)
         print(
             f"wrote {store.path(FILE)}: the next `a2data run` uses it; delete it to return to the models' default thresholds"
         )
-    return 0 if found else 1
+    return 0 if calibrated else 1

@@ -9,12 +9,12 @@ class Command(NamedTuple):
     """A command, whose module is imported when the command is chosen."""
 
     summary: str
-    flags: str  # "module:function" in pipelines.cli; the function adds the flags to a parser, and the default `do`
+    flags: str  # "module:function" in pipelines.cli; the function adds the flags to a parser, and the default `func`
     work: bool = False  # whether the first argument is a work folder
     extra: str = ""  # what it needs beyond the core. A stage has none: the cards of its models name theirs
 
 
-def stages() -> dict[str, str]:
+def stage_summaries() -> dict[str, str]:
     """Return the stages of the pipeline in order, by name, with the first line of their docstrings.
 
     They are read from the source, since importing all stages takes a second. A test compares them with the imported ones.
@@ -24,19 +24,19 @@ def stages() -> dict[str, str]:
     modules = {
         name: module for module, name in re.findall(r"^from (stages\.[\w.]+) import (\w+)$", recipe, re.MULTILINE)
     }
-    listed = recipe.partition("def builtin")[2].partition("    ]")[0]
-    found = {}
-    for kind in re.findall(r"^        (\w+)\(\),", listed, re.MULTILINE):
-        source = (root / f"{modules[kind].replace('.', '/')}.py").read_text(encoding="utf-8")
-        about = re.search(rf'^class {kind}\b.*\n    """(.*?)(?:"""|$)', source, re.MULTILINE)
-        found[re.sub(r"(?<!^)(?=[A-Z])", "-", kind).lower()] = about[1] if about else ""
-    return found
+    builtin_recipe = recipe.partition("def builtin")[2].partition("    ]")[0]
+    summaries = {}
+    for class_name in re.findall(r"^        (\w+)\(\),", builtin_recipe, re.MULTILINE):
+        source = (root / f"{modules[class_name].replace('.', '/')}.py").read_text(encoding="utf-8")
+        docstring = re.search(rf'^class {class_name}\b.*\n    """(.*?)(?:"""|$)', source, re.MULTILINE)
+        summaries[re.sub(r"(?<!^)(?=[A-Z])", "-", class_name).lower()] = docstring[1] if docstring else ""
+    return summaries
 
 
 COMMANDS = {
     "run": Command("run videos through the whole pipeline", "jobs:add_run_flags"),
     "estimate": Command("estimate the cost of a run from a sample of its videos", "jobs:add_estimate_flags"),
-    **{name: Command(summary, "jobs:add_stage_flags", work=True) for name, summary in stages().items()},
+    **{name: Command(summary, "jobs:add_stage_flags", work=True) for name, summary in stage_summaries().items()},
     "status": Command("show the progress of every stage", "work_folder:add_status_flags", work=True),
     "verify": Command(
         "check shards against their manifest and tables against their checksums", "work_folder:add_verify_flags"

@@ -8,7 +8,7 @@ from pipelines.cli.flags import Parser
 
 def add_flags(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `a2data completion`."""
-    sub.set_defaults(do=_print)
+    sub.set_defaults(func=_print)
     sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="shell to print the script for")
 
 
@@ -28,7 +28,7 @@ def _print(args: argparse.Namespace) -> int:
 
 def _actions(command: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """Yield the arguments of a command and of all its subcommands."""
-    for action in (command.built() if isinstance(command, Parser) else command)._actions:
+    for action in (command.build_arguments() if isinstance(command, Parser) else command)._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():

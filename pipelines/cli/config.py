@@ -14,14 +14,14 @@ def add_flags(config: argparse.ArgumentParser) -> None:
     commands = config.add_subparsers(dest="action", required=True, metavar="COMMAND")
     summary = "print the effective settings as TOML, for --config"
     sub = commands.add_parser("dump", help=summary, description=summary)
-    sub.set_defaults(do=_dump)
+    sub.set_defaults(func=_dump)
     sub.add_argument("--work", help="work folder (or URL) whose settings are printed (default: those of the profile)")
     session.add_recipe_flags(sub)
 
 
 def _dump(args: argparse.Namespace) -> int:
     if args.work:
-        _, recipe, stages = session.opened(args)
+        _, recipe, stages = session.open_work_folder(args)
     else:
         recipe = Recipe()
         session.configure(recipe, args)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 def add_flags(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `a2data demo-films`."""
-    sub.set_defaults(do=_render)
+    sub.set_defaults(func=_render)
     sub.add_argument("folder", metavar="OUT", help="output folder")
 
 

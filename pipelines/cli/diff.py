@@ -12,24 +12,24 @@ from pipelines.triplets import triplets
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of `a2data diff`."""
-    for name, which in (("first", "RUN_A"), ("second", "RUN_B")):
-        command.add_argument(name, metavar=which, help=f"{name} work folder, or folder of shards")
+    for name, metavar in (("first", "RUN_A"), ("second", "RUN_B")):
+        command.add_argument(name, metavar=metavar, help=f"{name} work folder, or folder of shards")
     command.add_argument("--html", metavar="FILE", help="also write a page with the pictures of both sides")
     command.add_argument(
         "--most", type=int, default=40, help="triplets that are listed and drawn (default: %(default)s)"
     )
-    command.set_defaults(do=run)
+    command.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the differences. Returns 1 if a triplet differs."""
     first, second = _side(args.first), _side(args.second)
-    found = diff.diff(first, second)
-    print(diff.text(found, args.most), end="")
+    differences = diff.diff(first, second)
+    print(diff.text(differences, args.most), end="")
     if args.html:
-        diff.write_page(Path(args.html), found, first, second, args.most)
+        diff.write_page(Path(args.html), differences, first, second, args.most)
         print(f"page: {args.html}")
-    return int(bool(found.changes))
+    return int(bool(differences.changes))
 
 
 def _side(name: str) -> diff.Side:

@@ -18,24 +18,24 @@ class Machine(NamedTuple):
     disk_mb: int  # free in the folder of the weights
 
 
-def measure() -> Machine:
+def measure_machine() -> Machine:
     """Return this machine's memory and the free disk space."""
     gpu = 0
     if cards.device() == "cuda":
         import torch
 
         gpu = max(torch.cuda.get_device_properties(n).total_memory for n in range(torch.cuda.device_count()))
-    there = weights.folder().absolute()
-    while not there.exists():
-        there = there.parent
+    folder = weights.folder().absolute()
+    while not folder.exists():
+        folder = folder.parent
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(ram // 10**6, gpu // 10**6, shutil.disk_usage(there).free // 10**6)
+    return Machine(ram // 10**6, gpu // 10**6, shutil.disk_usage(folder).free // 10**6)
 
 
-def examine(card: Card, machine: Machine) -> dict[str, Any]:
+def examine_card(card: Card, machine: Machine) -> dict[str, Any]:
     """Return what a card needs, and a line for each thing that keeps it from running on this machine ("problems")."""
     gpu = bool(card.gpus and machine.gpu_mb)
-    has = machine.gpu_mb if gpu else machine.ram_mb
+    available_mb = machine.gpu_mb if gpu else machine.ram_mb
     problems = []
     path = weights.located(card) if weights.fetched(card) else None
     if weights.fetched(card) and path is None:
@@ -44,9 +44,9 @@ def examine(card: Card, machine: Machine) -> dict[str, Any]:
         problems += weights.differences(card, path)
     if packages := missing_packages(card.extra):
         problems.append(f"packages are missing ({', '.join(packages)}): pip install 'a2data[{card.extra}]'")
-    if card.memory_mb > has:
+    if card.memory_mb > available_mb:
         device = "GPU" if gpu else "machine"
-        problems.append(f"needs {card.memory_mb:,} MB of memory, and the {device} has {has:,} MB")
+        problems.append(f"needs {card.memory_mb:,} MB of memory, and the {device} has {available_mb:,} MB")
     if card.trust_remote_code and os.environ.get("A2DATA_REMOTE_CODE") != "yes":
         problems.append("runs code that comes with its weights: read it, then set A2DATA_REMOTE_CODE=yes")
     return {
@@ -64,8 +64,8 @@ def missing_packages(extra: str) -> list[str]:
         required = metadata.requires("a2data") or []
     except metadata.PackageNotFoundError:
         return []
-    marked = [r for r in required if re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", r)]
-    names = [re.split(r"[\s\[<>=!~;(]", r, maxsplit=1)[0] for r in marked]
+    of_extra = [r for r in required if re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", r)]
+    names = [re.split(r"[\s\[<>=!~;(]", r, maxsplit=1)[0] for r in of_extra]
     return [name for name in names if name != "a2data" and not _installed(name)]
 
 
@@ -76,18 +76,18 @@ def _installed(name: str) -> bool:
         return False
 
 
-def report(wanted: list[Card], machine: Machine) -> dict[str, Any]:
+def report(selected: list[Card], machine: Machine) -> dict[str, Any]:
     """Return {"ready", "machine", "to_fetch_mb", "problems", "models"}; ready if all models can run on this machine."""
-    found = [examine(card, machine) for card in wanted]
+    rows = [examine_card(card, machine) for card in selected]
     # two cards may share one network
-    to_fetch = sum({row["weights"]: row["size_mb"] for row in found if not row["present"]}.values())
+    to_fetch = sum({row["weights"]: row["size_mb"] for row in rows if not row["present"]}.values())
     problems = []
     if to_fetch > machine.disk_mb:
         problems.append(
             f"{to_fetch:,} MB are to be fetched, and {weights.folder()} has {machine.disk_mb:,} MB of free space"
         )
-    ready = not problems and not any(row["problems"] for row in found)
+    ready = not problems and not any(row["problems"] for row in rows)
     return {
         **{"ready": ready, "machine": machine._asdict(), "to_fetch_mb": to_fetch},
-        **{"problems": problems, "models": found},
+        **{"problems": problems, "models": rows},
     }

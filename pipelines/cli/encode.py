@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.cli import session
-from pipelines.cli.flags import add_settings, given
+from pipelines.cli.flags import add_settings, given_values
 from pipelines.encode import encode
 from stages.encode.settings import Encoding
 
@@ -25,7 +25,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     execution.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     execution.add_argument("--retry", action="store_true", help="encode the tars with failed samples again")
     session.add_flags(execution)  # type: ignore[arg-type]
-    sub.set_defaults(do=command)
+    sub.set_defaults(func=command)
 
 
 def command(args: argparse.Namespace) -> int:
@@ -38,7 +38,7 @@ def command(args: argparse.Namespace) -> int:
         import torch
 
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    how, run = Encoding(**given(args, Encoding)), partial(session.work, args)
-    counts = encode(args.shards, args.out, args.model, how, device, run, args.retry)
+    encoding, run = Encoding(**given_values(args, Encoding)), partial(session.run_stages, args)
+    counts = encode(args.shards, args.out, args.model, encoding, device, run, args.retry)
     print(f"{args.out}: {counts['train']} samples to train on, {counts['held-out']} held out")
     return 0

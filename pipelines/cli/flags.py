@@ -16,15 +16,15 @@ class UsageError(ValueError):
         self.parser = parser
 
 
-class Top(argparse.ArgumentParser):
+class TopLevelParser(argparse.ArgumentParser):
     """The parser of all commands; it suggests the command that a misspelt one resembles. Raises UsageError."""
 
     def error(self, message: str) -> NoReturn:
-        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        if found and "COMMAND" in message:
-            close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1)
+        match = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if match and "COMMAND" in message:
+            close = difflib.get_close_matches(match[1], re.findall(r"[\w-]+", match[2]), 1)
             hint = f"did you mean `{self.prog} {close[0]}`?" if close else f"`{self.prog} --help` lists them"
-            message = f"there is no command {found[1]!r}: {hint}"
+            message = f"there is no command {match[1]!r}: {hint}"
         raise UsageError(self, message)
 
 
@@ -42,44 +42,44 @@ class Version(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose arguments `build` adds when it first parses or prints help.
+    """A parser whose arguments are added by `build` when it first parses or prints help.
 
     With many subcommands, only the module of the chosen one is imported.
     """
 
     def __init__(self, *args: Any, build: Callable[["Parser"], None] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._build = build
+        self._builder = build
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(self, message)
 
-    def built(self) -> "Parser":
-        """Return the parser with its arguments."""
-        if self._build:
-            build, self._build = self._build, None
-            build(self)
+    def build_arguments(self) -> "Parser":
+        """Add the arguments if they are missing and return the parser."""
+        if self._builder:
+            builder, self._builder = self._builder, None
+            builder(self)
         return self
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self.built()
+        self.build_arguments()
         return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
-        self.built()
+        self.build_arguments()
         return super().format_help()
 
 
-def count(text: str) -> int:
+def positive_int(text: str) -> int:
     """Parse a whole number of at least 1."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
-def count_or_all(text: str) -> int:
+def positive_int_or_all(text: str) -> int:
     """Parse "all" as 0, other text as a whole number of at least 1."""
-    return 0 if text == "all" else count(text)
+    return 0 if text == "all" else positive_int(text)
 
 
 def add_json_flag(sub: argparse.ArgumentParser) -> None:
@@ -87,17 +87,17 @@ def add_json_flag(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="print JSON")
 
 
-def add_settings(command: Any, settings: Any, leave_out: Collection[str] = ()) -> None:
+def add_settings(command: Any, settings: Any, exclude: Collection[str] = ()) -> None:
     """Add a flag for each field of a settings class, or of an instance whose values are the defaults that help shows.
 
     command: a parser or an argument group. The help text is the docstring under the field. A flag that is not given is None, so
-    that it changes nothing, see `given`.
+    that it changes nothing, see `given_values`.
     """
     from pipelines.run.settings import field_docs
 
     docs = field_docs(settings if isinstance(settings, type) else type(settings))
     for f in fields(settings):
-        if f.name in leave_out:
+        if f.name in exclude:
             continue
         flag, note = "--" + f.name.replace("_", "-"), docs[f.name]
         # a field with a default that is too long to print describes it itself
@@ -113,9 +113,9 @@ def add_settings(command: Any, settings: Any, leave_out: Collection[str] = ()) -
             command.add_argument(flag, type=argparse_type(flag, kind), help=note, metavar=kind.__name__.upper())
 
 
-def given(args: argparse.Namespace, settings: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
+def given_values(args: argparse.Namespace, settings: Any, exclude: Collection[str] = ()) -> dict[str, Any]:
     """Return the values of the flags of `add_settings` that were given, by field."""
-    values = {f.name: getattr(args, f.name, None) for f in fields(settings) if f.name not in leave_out}
+    values = {f.name: getattr(args, f.name, None) for f in fields(settings) if f.name not in exclude}
     return {name: value for name, value in values.items() if value is not None}
 
 

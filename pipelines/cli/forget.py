@@ -11,30 +11,34 @@ from pipelines.sources import enrolment
 
 def add_flags(sub: argparse.ArgumentParser) -> None:
     """Add the flags of `a2data forget`."""
-    which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("--source", metavar="ID|PATH", help="video to delete: its id, a prefix of it, or its path")
-    which.add_argument("--identity", type=int, metavar="ID", help="identity number; all shots that show it are deleted")
+    target = sub.add_mutually_exclusive_group(required=True)
+    target.add_argument("--source", metavar="ID|PATH", help="video to delete: its id, a prefix of it, or its path")
+    target.add_argument(
+        "--identity", type=int, metavar="ID", help="identity number; all shots that show it are deleted"
+    )
     session.add_flags(sub)
     session.add_out_flags(sub)
-    sub.set_defaults(do=_forget)
+    sub.set_defaults(func=_forget)
 
 
 def _forget(args: argparse.Namespace) -> int:
     from pipelines.run.lock import exclusive_lock
-    from pipelines.run.ownership import claimed
+    from pipelines.run.ownership import claim
 
-    store, recipe, stages = session.opened(args)
-    with exclusive_lock(store), claimed(store, recipe.folder(store), args.take_over) as owner:
+    store, recipe, stages = session.open_work_folder(args)
+    with exclusive_lock(store), claim(store, recipe.folder(store), args.take_over) as owner:
         ledger = Ledger(store)
         enrolment.move_damaged_lists(ledger)
         enrolment.check_sources(ledger)
-        wanted = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
-        removed = forget(store, wanted, stages)
-        remake = {stage for stage in stages if store.damaged(stage.name())}
+        request = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
+        removed = forget(store, request, stages)
+        damaged = {stage for stage in stages if store.damaged(stage.name())}
         remove_damaged(store, stages)
         for stage, count in removed.items():
             print(f"{stage:14} {count:8} rows removed")
-        again = [stage for stage in stages if stage in remake or (stage.per not in UNIT and store.shards(stage.name()))]
-        summary = session.work(args, again, store, store.shards("manifest"))
+        to_rerun = [
+            stage for stage in stages if stage in damaged or (stage.per not in UNIT and store.shards(stage.name()))
+        ]
+        summary = session.run_stages(args, to_rerun, store, store.shards("manifest"))
         remove_damaged(store, stages)  # found by the jobs
-        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet, wanted.gone)
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet, request.gone)

@@ -11,7 +11,7 @@ from pipelines.run.lock import exclusive_lock
 from pipelines.run.recipe import Recipe
 from pipelines.triplets import IMPORTED, triplets
 
-SHOWN = 10  # entries that are printed
+MAX_PRINTED = 10  # entries that are printed
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     session.add_flags(command.add_argument_group("execution"))  # type: ignore[arg-type]
     session.add_out_flags(command)
-    command.set_defaults(do=import_set)
+    command.set_defaults(func=import_set)
 
 
 def import_set(args: argparse.Namespace) -> int:
@@ -55,11 +55,11 @@ def import_set(args: argparse.Namespace) -> int:
     with exclusive_lock(store):
         ownership.check(store, out, args.take_over)
         entries = sets.listed(args.kind, args.set, args.videos, args.pairs, store.path("unpacked"))
-        found = imports.write(store, entries, args.license, args.videos_per_shard)
+        result = imports.write(store, entries, args.license, args.videos_per_shard)
         recipe.save(store)
-        print(f"{found.clips} clips with {found.references} references, {len(found.bad)} entries not imported")
-        for bad in found.bad[:SHOWN]:
+        print(f"{result.clips} clips with {result.references} references, {len(result.bad)} entries not imported")
+        for bad in result.bad[:MAX_PRINTED]:
             print(f"{bad.key}: {bad.why}", file=sys.stderr)
-        with ownership.claimed(store, out, args.take_over) as owner:
-            summary = session.work(args, stages, store, store.shards("manifest"))
+        with ownership.claim(store, out, args.take_over) as owner:
+            summary = session.run_stages(args, stages, store, store.shards("manifest"))
             return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)

@@ -11,7 +11,7 @@ from a2data.stage import Stage
 from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.cli import session, sources
-from pipelines.cli.flags import Parser, add_settings, argparse_type, count, given
+from pipelines.cli.flags import Parser, add_settings, argparse_type, given_values, positive_int
 from pipelines.run import estimate, ownership
 from pipelines.run import status as planning
 from pipelines.run.lock import exclusive_lock
@@ -24,13 +24,15 @@ from stages.segment.stage import Segment
 
 def add_run_flags(sub: Parser) -> None:
     """Add the flags of `a2data run`."""
-    sub.set_defaults(do=_run)
+    sub.set_defaults(func=_run)
     sub.add_argument(
         "videos", nargs="*", metavar="VIDEOS", help="files, folders, globs, URLs or manifests (csv, jsonl, parquet)"
     )
     sub.add_argument("--work", required=True, help="work folder (or URL) for the tables; an existing one is resumed")
     sub.add_argument("--out", help="output folder for the WebDataset shards (default: shards inside the work folder)")
-    sub.add_argument("--videos-per-shard", type=count, help="number of source videos per work shard (default: 8)")
+    sub.add_argument(
+        "--videos-per-shard", type=positive_int, help="number of source videos per work shard (default: 8)"
+    )
     session.add_recipe_flags(sub)
     sources.add_flags(sub.add_argument_group("sources"))  # type: ignore[arg-type]
     session.add_flags(sub)
@@ -40,12 +42,12 @@ def add_run_flags(sub: Parser) -> None:
 def add_estimate_flags(sub: Parser) -> None:
     """Add the flags of `a2data estimate`."""
     add_run_flags(sub)
-    sub.set_defaults(do=_estimate)
+    sub.set_defaults(func=_estimate)
     sub.add_argument(
-        "--sample-shards", type=count, default=4, metavar="N", help="shards to run, spread evenly (default: 4)"
+        "--sample-shards", type=positive_int, default=4, metavar="N", help="shards to run, spread evenly (default: 4)"
     )
-    sub.add_argument("--cpus", type=count, default=1, help="CPU workers of the planned run (default: 1)")
-    sub.add_argument("--gpus", type=count, default=1, help="GPUs of the planned run (default: 1)")
+    sub.add_argument("--cpus", type=positive_int, default=1, help="CPU workers of the planned run (default: 1)")
+    sub.add_argument("--gpus", type=positive_int, default=1, help="GPUs of the planned run (default: 1)")
     price = argparse_type("a price", float)
     sub.add_argument("--cpu-price", type=price, default=0.0, help="price of a CPU worker per hour (default: 0)")
     sub.add_argument("--gpu-price", type=price, default=0.0, help="price of a GPU per hour (default: 0)")
@@ -57,13 +59,13 @@ def add_stage_flags(sub: Parser) -> None:
     sub.add_argument(
         "--profile", choices=sorted(PROFILES), help="profile to take settings from (default: that of the last run)"
     )
-    add_settings(sub.add_argument_group("settings"), stage, leave_out=_runner_owned(stage))
+    add_settings(sub.add_argument_group("settings"), stage, exclude=_runner_owned(stage))
     session.add_flags(sub)
     if isinstance(stage, Segment):
         session.add_clock_flag(sub)
     if isinstance(stage, Pack):
         session.add_out_flags(sub)
-    sub.set_defaults(do=_stage, stage=stage.name())
+    sub.set_defaults(func=_stage, stage=stage.name())
 
 
 def _runner_owned(stage: Stage) -> list[str]:
@@ -72,7 +74,7 @@ def _runner_owned(stage: Stage) -> list[str]:
 
 def add_retry_flags(sub: Parser) -> None:
     """Add the flags of `a2data retry`."""
-    sub.set_defaults(do=_retry)
+    sub.set_defaults(func=_retry)
     names = [stage.name() for stage in triplets()]
     sub.add_argument("--stage", dest="only", choices=names, help="stage whose failures are retried (default: all)")
     session.add_flags(sub)
@@ -80,32 +82,32 @@ def add_retry_flags(sub: Parser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with _enrolled(args) as (ledger, recipe, stages, shards, owner):
+    with _open_run(args) as (ledger, recipe, stages, shards, owner):
         store = ledger.store
-        summary = session.work(args, stages, store, shards, ledger=ledger)
+        summary = session.run_stages(args, stages, store, shards, ledger=ledger)
         return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)
 
 
 def _estimate(args: argparse.Namespace) -> int:
-    with _enrolled(args) as (ledger, _, stages, shards, _):
+    with _open_run(args) as (ledger, _, stages, shards, _):
         store = ledger.store
-        sample = estimate.choose(shards, args.sample_shards)
-        session.work(args, stages[:1], store, shards, ledger=ledger)
-        summary = session.work(args, stages, store, sample, ledger=ledger)
+        sample = estimate.choose_sample(shards, args.sample_shards)
+        session.run_stages(args, stages[:1], store, shards, ledger=ledger)
+        summary = session.run_stages(args, stages, store, sample, ledger=ledger)
         session.print_failures(summary)
-        found = estimate.measure(store, stages, sample)
-    print("\n".join(estimate.lines(found, args.cpus, args.gpus, args.cpu_price, args.gpu_price)))
+        result = estimate.measure(store, stages, sample)
+    print("\n".join(estimate.format_lines(result, args.cpus, args.gpus, args.cpu_price, args.gpu_price)))
     print("the sample is kept in the work folder; `a2data run` with the same arguments continues from it")
     return 0
 
 
 @contextlib.contextmanager
-def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Ledger, Recipe, list[Stage], list[int], dict[str, Any]]]:
+def _open_run(args: argparse.Namespace) -> Iterator[tuple[Ledger, Recipe, list[Stage], list[int], dict[str, Any]]]:
     """Lock a work folder with its videos listed and its settings saved; yield ledger, recipe, stages, shards and owner."""
     store = Store(args.work)
     ledger = Ledger(store)
-    saved = Recipe.of(store)
-    recipe = copy.deepcopy(saved) or Recipe()
+    saved_recipe = Recipe.of(store)
+    recipe = copy.deepcopy(saved_recipe) or Recipe()
     session.configure(recipe, args)
     if recipe.profile == IMPORTED and args.videos:
         raise ValueError(f"{args.work} is an imported set: add entries to the set and import it again")
@@ -119,43 +121,45 @@ def _enrolled(args: argparse.Namespace) -> Iterator[tuple[Ledger, Recipe, list[S
         checked = ownership.check(store, out, args.take_over)
         shards = enrolment.enroll(store, args.videos, recipe.videos_per_shard, sources.access(args, store), ledger)
         enrolment.check_sources(ledger)
-        if recipe != saved:
+        if recipe != saved_recipe:
             recipe.save(store)
-        with ownership.claimed(store, out, args.take_over, checked) as owner:
+        with ownership.claim(store, out, args.take_over, checked) as owner:
             yield ledger, recipe, stages, shards, owner
 
 
 def _stage(args: argparse.Namespace) -> int:
-    store, recipe, stages = session.opened(args)
+    store, recipe, stages = session.open_work_folder(args)
     (stage,) = (s for s in stages if s.name() == args.stage)
-    recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given(args, stage, _runner_owned(stage))
+    recipe.settings[stage.name()] = recipe.settings.get(stage.name(), {}) | given_values(
+        args, stage, _runner_owned(stage)
+    )
     stages = recipe.apply(stages, store)
     (stage,) = (s for s in stages if s.name() == args.stage)
-    packs = isinstance(stage, Pack)
+    is_pack = isinstance(stage, Pack)
     with exclusive_lock(store), contextlib.ExitStack() as stack:
-        owner = stack.enter_context(ownership.claimed(store, recipe.folder(store), args.take_over)) if packs else {}
+        owner = stack.enter_context(ownership.claim(store, recipe.folder(store), args.take_over)) if is_pack else {}
         recipe.save(store)
         ledger = Ledger(store)
         enrolment.move_damaged_lists(ledger)
         enrolment.check_sources(ledger)
-        summary = session.work(args, [stage], store, ledger.shards("manifest"), ledger=ledger)
+        summary = session.run_stages(args, [stage], store, ledger.shards("manifest"), ledger=ledger)
         print(f"{summary.jobs} jobs done")
-        if packs:
+        if is_pack:
             return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)
     return session.conclude(session.print_failures(summary), planning.all_failed(summary.ledger, [stage.name()]))
 
 
 def _retry(args: argparse.Namespace) -> int:
-    store, recipe, stages = session.opened(args)
-    with exclusive_lock(store), ownership.claimed(store, recipe.folder(store), args.take_over) as owner:
+    store, recipe, stages = session.open_work_folder(args)
+    with exclusive_lock(store), ownership.claim(store, recipe.folder(store), args.take_over) as owner:
         ledger = Ledger(store)
         enrolment.move_damaged_lists(ledger)
         enrolment.check_sources(ledger)
         failed = [f for f in planning.failures(ledger, [s.name() for s in stages]) if args.only in (None, f[0])]
-        listed = planning.sources(store, [shard for _, shard, _, _ in failed])
+        manifest_rows = planning.sources(store, [shard for _, shard, _, _ in failed])
         for stage, shard, unit, _ in failed:
-            source = listed.get((shard, unit))
-            if source and planning.replaced(source):
+            source = manifest_rows.get((shard, unit))
+            if source and planning.is_replaced(source):
                 print(
                     f"{source.path} has changed since it failed; add it with `a2data run` and the same VIDEOS",
                     file=sys.stderr,
@@ -163,5 +167,5 @@ def _retry(args: argparse.Namespace) -> int:
             elif unit:  # a job that failed as a whole is retried anyway
                 store.remove(stage, f"{shard:05d}.parquet")
                 ledger.reread([(stage, shard)])
-        summary = session.work(args, stages, store, ledger.shards("manifest"), ledger=ledger)
+        summary = session.run_stages(args, stages, store, ledger.shards("manifest"), ledger=ledger)
         return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)

@@ -14,7 +14,7 @@ from functools import partial
 from importlib import import_module
 
 from pipelines.cli.commands import COMMANDS, Command
-from pipelines.cli.flags import Parser, Top, UsageError, Version
+from pipelines.cli.flags import Parser, TopLevelParser, UsageError, Version
 
 log = logging.getLogger("a2data")
 
@@ -34,17 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.verbose:
         _silence_imports()
     try:
-        with _stopped_by_sigterm():
+        with _interrupt_on_sigterm():
             return execute(args)
     except KeyboardInterrupt as stopped:
-        what, code = ("terminated", 143) if isinstance(stopped, _Terminated) else ("interrupted", 130)
-        print(f"a2data: {what}; re-run the same command to resume", file=sys.stderr)
+        reason, code = ("terminated", 143) if isinstance(stopped, _Terminated) else ("interrupted", 130)
+        print(f"a2data: {reason}; re-run the same command to resume", file=sys.stderr)
         return code
     except BrokenPipeError:  # `a2data explain ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _reported(error, args)
+        return _report_error(error, args)
 
 
 def _silence_imports() -> None:
@@ -59,7 +59,7 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
+def _interrupt_on_sigterm() -> Iterator[None]:
     """Stop as on Ctrl-C when SIGTERM comes. A rank of torchrun dies at once, as its launcher expects."""
     if threading.current_thread() is not threading.main_thread() or "RANK" in os.environ:
         yield
@@ -68,31 +68,31 @@ def _stopped_by_sigterm() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _reported(error: Exception, args: argparse.Namespace) -> int:
+def _report_error(error: Exception, args: argparse.Namespace) -> int:
     """Print an error that the user can mend and return the exit code; raise any other again."""
     from a2data.store.url import scrub
-    from pipelines.run.schedule import CrewLostError
+    from pipelines.run.schedule import ClusterLostError
 
-    if isinstance(error, CrewLostError | FloatingPointError):  # the run failed, not its arguments
+    if isinstance(error, ClusterLostError | FloatingPointError):  # the run failed, not its arguments
         print(f"a2data: {error}", file=sys.stderr)
         return 1
     if args.verbose or not isinstance(error, ValueError | OSError | ImportError):
         raise error
-    print(scrub(f"a2data: {_missing_extra(error, args) or error}{_refused(error)}"), file=sys.stderr)
+    print(scrub(f"a2data: {_missing_extra(error, args) or error}{_credentials_hint(error)}"), file=sys.stderr)
     return 2
 
 
-def _refused(error: Exception) -> str:
+def _credentials_hint(error: Exception) -> str:
     """Return what to do if S3 refused the credentials; "" otherwise. Its answers to HEAD requests have a status and no text."""
-    refused = re.search(r"AWS Error (?!SLOW_DOWN).*\b(HTTP status 40[013]|ACCESS_DENIED|ExpiredToken)\b", str(error))
-    return ". Check the credentials of the object store: they may be missing, wrong or expired" if refused else ""
+    is_denied = re.search(r"AWS Error (?!SLOW_DOWN).*\b(HTTP status 40[013]|ACCESS_DENIED|ExpiredToken)\b", str(error))
+    return ". Check the credentials of the object store: they may be missing, wrong or expired" if is_denied else ""
 
 
 def _missing_extra(error: Exception, args: argparse.Namespace) -> str:
@@ -112,25 +112,25 @@ def execute(args: argparse.Namespace) -> int:
 
     It is rerun if it found a damaged part, which was moved aside. Every command is safe to rerun.
     """
-    met: Counter = Counter()
+    attempts: Counter = Counter()
     while True:
         try:
-            return int(args.do(args) or 0)
+            return int(args.func(args) or 0)
         except ValueError as error:
             from a2data.store.parquet import DamagedError
             from pipelines.run.schedule import MAX_WORKER_DEATHS
 
             if not (isinstance(error, DamagedError) and error.moved):
                 raise
-            met[error.path] += 1
-            if met[error.path] == MAX_WORKER_DEATHS:
+            attempts[error.path] += 1
+            if attempts[error.path] == MAX_WORKER_DEATHS:
                 raise
             log.error("%s", error)
 
 
-def parser() -> Top:
+def parser() -> TopLevelParser:
     """Return the parser with all commands; the arguments of each are added when they are first needed."""
-    top = Top("a2data", description=__doc__)
+    top = TopLevelParser("a2data", description=__doc__)
     top.add_argument("--version", action=Version, help="print the version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from a2data.store.folder import Folder
 from pipelines.cli import session
-from pipelines.cli.flags import Parser, add_settings, given
+from pipelines.cli.flags import Parser, add_settings, given_values
 from pipelines.prefer.stage import Prefer
 
 NOT_SETTINGS = ("shards", "out", "checkpoint_revision", "results_revision", "device")
@@ -31,12 +31,12 @@ def _make_flags(sub: argparse.ArgumentParser) -> None:
         default=0.1,
         help="fraction of clips whose pairs are held out; ignored if pack made splits (default: 0.1)",
     )
-    add_settings(sub.add_argument_group("pairs"), Prefer, leave_out=NOT_SETTINGS)
+    add_settings(sub.add_argument_group("pairs"), Prefer, exclude=NOT_SETTINGS)
     execution = sub.add_argument_group("execution")
     execution.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     execution.add_argument("--retry", action="store_true", help="process the tars with failed clips again")
     session.add_flags(execution)  # type: ignore[arg-type]
-    sub.set_defaults(do=_make, verbose=False)
+    sub.set_defaults(func=_make, verbose=False)
 
 
 def _make(args: argparse.Namespace) -> int:
@@ -44,9 +44,9 @@ def _make(args: argparse.Namespace) -> int:
     from pipelines.prefer.make import make
 
     # absolute for local folders, since workers may have another working directory
-    shards, out = (f.base if (f := Folder(place)).local else f.root for place in (args.shards, args.out))
-    stage = Prefer(shards=shards, out=out, device=args.device, **given(args, Prefer, leave_out=NOT_SETTINGS))
-    counts = make(stage, args.validation_fraction, partial(session.work, args), args.retry)
+    shards, out = (f.base if (f := Folder(path)).local else f.root for path in (args.shards, args.out))
+    stage = Prefer(shards=shards, out=out, device=args.device, **given_values(args, Prefer, exclude=NOT_SETTINGS))
+    counts = make(stage, args.validation_fraction, partial(session.run_stages, args), args.retry)
     for name, count in sorted(counts.items()):
         print(f"{name}: {count}")
     print(f"{args.out}: {sum(counts.values())} pairs")
@@ -65,14 +65,14 @@ def _study_flags(study: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=int, default=0, help="seed of choice, order and sides (default: 0)")
     sub.add_argument("--embed", action="store_true", help="embed the videos in the page: one file, a third larger")
     sub.add_argument("--title", default="", help="title of the page")
-    sub.set_defaults(do=_study_make)
+    sub.set_defaults(func=_study_make)
     summary = "write the pairs that raters agree about, with their preferences"
     sub = actions.add_parser("join", help=summary, description=summary)
     sub.add_argument("pairs", metavar="PAIRS", help="folder of the pairs that the study was made from")
     sub.add_argument("ratings", metavar="RATINGS", type=Path, nargs="+", help="files that the page exported")
     sub.add_argument("--key", required=True, type=Path, help="key.json of the study")
     sub.add_argument("--out", required=True, help="output folder for the pairs")
-    sub.set_defaults(do=_study_join)
+    sub.set_defaults(func=_study_join)
     study.set_defaults(verbose=False)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipelines.cli.flags import Parser, add_settings, given
+from pipelines.cli.flags import Parser, add_settings, given_values
 from pipelines.prefer.reward_settings import RewardSettings
 
 
@@ -19,12 +19,12 @@ def _train_flags(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, required=True, help="output folder for the reward model")
     sub.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add_settings(sub.add_argument_group("training"), RewardSettings)
-    sub.set_defaults(do=_train, verbose=False)
+    sub.set_defaults(func=_train, verbose=False)
 
 
 def _train(args: argparse.Namespace) -> int:
     """Train the model and print its results on held-out pairs."""
     from pipelines.prefer.reward import to_text, train
 
-    print(to_text(train(args.pairs, args.out, RewardSettings(**given(args, RewardSettings)), args.device)))
+    print(to_text(train(args.pairs, args.out, RewardSettings(**given_values(args, RewardSettings)), args.device)))
     return 0

@@ -16,7 +16,7 @@ from pipelines.cli.flags import argparse_type
 from pipelines.export.clock import CLOCKS, segment_settings
 from pipelines.run import outputs, settings_file, verify
 from pipelines.run import status as planning
-from pipelines.run.bounded import Bounded
+from pipelines.run.bounded import TimeoutExecutor
 from pipelines.run.recipe import Recipe
 from pipelines.run.schedule import Summary
 from pipelines.run.schedule import run as run_jobs
@@ -42,7 +42,7 @@ def add_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--cpus-per-worker",
-        type=_share,
+        type=_cpus,
         metavar="CPUS",
         help="CPUs that a Ray worker requests; may be fractional (default: 1)",
     )
@@ -103,7 +103,7 @@ def add_out_flags(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _share(text: str) -> float:
+def _cpus(text: str) -> float:
     value = argparse_type("--cpus-per-worker", float)(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0")
@@ -167,7 +167,7 @@ def configure(recipe: Recipe, args: argparse.Namespace) -> None:
     recipe.set(stages, [*(segment_settings(clock) if clock else []), *getattr(args, "set", [])])
 
 
-def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
+def open_work_folder(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     """Open an existing work folder and return its store, recipe and stages. Raises ValueError if it was never run."""
     store = Store(args.work)
     recipe = Recipe.existing(store)
@@ -175,7 +175,7 @@ def opened(args: argparse.Namespace) -> tuple[Store, Recipe, list[Stage]]:
     return store, recipe, recipe.apply(triplets(recipe.profile), store)
 
 
-def work(
+def run_stages(
     args: argparse.Namespace,
     stages: Sequence[Stage],
     store: Store,
@@ -187,15 +187,15 @@ def work(
 
     names: {shard: name} for the progress display. ledger: that of the store, if the caller has it.
     """
-    from pipelines.run.progress import watcher
+    from pipelines.run.progress import progress_listener
 
     ledger = ledger or Ledger(store)
     for stage in stages:
         if isinstance(stage, Pack):
             hashed = getattr(args, "verify", False)
-            found = verify.forget_damaged_tars(ledger, Folder(stage.out), hashed)
+            verification = verify.forget_damaged_tars(ledger, Folder(stage.out), hashed)
             if hashed:
-                verify.record(Folder(stage.out), found)
+                verify.record_verification(Folder(stage.out), verification)
     limits = timeouts(args.unit_timeout, args.worker_timeout, stages)
     if args.ray:
         from pipelines.run import on_ray
@@ -206,19 +206,19 @@ def work(
         actors = on_ray.RayExecutor(
             store, _workers(args.workers, stages), args.cpus_per_worker, limits, gpu_memory_gb=args.gpu_memory_gb
         )
-        crew: Any = Bounded(actors)
+        executor: Any = TimeoutExecutor(actors)
     else:
         from pipelines.run import local
 
         count = max([1, *_workers(args.workers, stages).values()])
-        crew = local.InProcessExecutor(store) if args.in_process else local.ProcessExecutor(store, count, limits)
-    listeners = [watcher(store, args.quiet, shards, names, args.log_json)]
+        executor = local.InProcessExecutor(store) if args.in_process else local.ProcessExecutor(store, count, limits)
+    listeners = [progress_listener(store, args.quiet, shards, names, args.log_json)]
     if args.metrics:
         from pipelines.run.metrics import Metrics
 
         listeners.append(Metrics(store, *args.metrics))
 
-    def watch(event: str, about: Any) -> None:
+    def notify(event: str, about: Any) -> None:
         for listener in listeners:
             listener(event, about)
 
@@ -226,7 +226,7 @@ def work(
         caption = next((stage for stage in stages if isinstance(stage, Caption)), None)
         if args.serve and caption and not all(map(ledger.is_fresh(caption), ((shard,) for shard in shards))):
             stack.enter_context(served(args.serve, caption.captioner, args.work))
-        return run_jobs(stages, store, shards, crew, watch, ledger)
+        return run_jobs(stages, store, shards, executor, notify, ledger)
 
 
 def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
@@ -245,7 +245,7 @@ def timeouts(texts: Sequence[str], worker_s: float | None, stages: Sequence[Stag
 
     A number without a stage applies to every stage that is not named. Raises ValueError.
     """
-    every: dict[str, float] = {}
+    for_all: dict[str, float] = {}
     named: dict[str, float] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
@@ -256,8 +256,8 @@ def timeouts(texts: Sequence[str], worker_s: float | None, stages: Sequence[Stag
         if not limit_s or (name and name not in {s.name() for s in stages}):
             raise ValueError(f"--unit-timeout {text!r}: write seconds, or stage=seconds, such as caption=600")
         named.update({name: limit_s} if name else {})
-        every.update({} if name else {stage.name(): limit_s for stage in stages})
-    return Timeouts(every | named, WORKER_TIMEOUT_S if worker_s is None else worker_s)
+        for_all.update({} if name else {stage.name(): limit_s for stage in stages})
+    return Timeouts(for_all | named, WORKER_TIMEOUT_S if worker_s is None else worker_s)
 
 
 def finish(
@@ -282,19 +282,19 @@ def finish(
 
     out = recipe.folder(store)
     data = out.get("index.parquet")
-    before = [clip_id for clip_id in outputs.published(data) if not forgotten(clip_id)]
-    refused, left = "", len(before)
+    old_ids = [clip_id for clip_id in outputs.published_clip_ids(data) if not forgotten(clip_id)]
+    shrink_error, num_triplets = "", len(old_ids)
     if summary.failed_jobs or summary.blocked:
         print(f"the index in {out.root} was not updated because some jobs failed", file=sys.stderr)
     else:
         try:
-            least = 0 if allow_shrink else (len(before) + 1) // 2
-            made = outputs.index(summary.ledger, out, recipe.profile, stages, owner, least, data)
-            left = made["samples"]
-            print(f"{left} triplets in {out.root}")
-            print("" if quiet else outputs.splits(made), end="")
+            min_samples = 0 if allow_shrink else (len(old_ids) + 1) // 2
+            manifest = outputs.write_index(summary.ledger, out, recipe.profile, stages, owner, min_samples, data)
+            num_triplets = manifest["samples"]
+            print(f"{num_triplets} triplets in {out.root}")
+            print("" if quiet else outputs.describe_splits(manifest), end="")
         except outputs.ShrinkError as error:
-            refused = str(error)
+            shrink_error = str(error)
     changed = bool(summary.jobs or summary.failed_jobs)
     tables_ns = max(summary.ledger.modified_ns.values(), default=0)
     report = page.report(store, out, stages, changed, tables_ns)
@@ -306,15 +306,15 @@ def finish(
         )
     if not quiet:
         print(f"report: {report}")
-    gone = [refused] if refused else none_left(left, len(before))
+    reasons = [shrink_error] if shrink_error else none_left(num_triplets, len(old_ids))
     return conclude(
-        print_failures(summary), planning.all_failed(summary.ledger, [stage.name() for stage in stages]) + gone
+        print_failures(summary), planning.all_failed(summary.ledger, [stage.name() for stage in stages]) + reasons
     )
 
 
-def none_left(left: int, before: int) -> list[str]:
+def none_left(remaining: int, before: int) -> list[str]:
     """Return the reason to fail if all triplets are gone; [] if some remain or none existed before."""
-    return [f"no triplets remain, {before} before"] if before and not left else []
+    return [f"no triplets remain, {before} before"] if before and not remaining else []
 
 
 def conclude(code: int, reasons: Sequence[str]) -> int:
@@ -327,9 +327,9 @@ def conclude(code: int, reasons: Sequence[str]) -> int:
 
 def print_failures(summary: Summary) -> int:
     """Print each reason of failed jobs once, with the number of jobs. Returns the exit code."""
-    reasons = Counter((stage, why) for (stage, _), why in summary.failed_jobs.items())
-    for (stage, why), jobs in reasons.most_common(3):
-        print(f"a2data: {stage}: {why}" + f" ({jobs} jobs)" * (jobs > 1), file=sys.stderr)
+    reasons = Counter((stage, error) for (stage, _), error in summary.failed_jobs.items())
+    for (stage, error), jobs in reasons.most_common(3):
+        print(f"a2data: {stage}: {error}" + f" ({jobs} jobs)" * (jobs > 1), file=sys.stderr)
     if len(reasons) > 3:
         print(f"a2data: {len(reasons) - 3} more reasons: see `a2data failures`", file=sys.stderr)
     return 1 if summary.failed_jobs else 0

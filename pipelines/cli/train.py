@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.cli.flags import add_settings, given
+from pipelines.cli.flags import add_settings, given_values
 from pipelines.train.settings import DPO, DPO_TINY, PRESETS
 from pipelines.train.trainer import train
 
@@ -53,7 +53,7 @@ def add_flags(train: argparse.ArgumentParser) -> None:
     encoding, settings = PRESETS["14b"]
     add_settings(train.add_argument_group("samples"), encoding)
     add_settings(train.add_argument_group("training"), settings)
-    train.set_defaults(do=command)
+    train.set_defaults(func=command)
 
 
 def command(args: argparse.Namespace) -> int:
@@ -69,7 +69,10 @@ def command(args: argparse.Namespace) -> int:
             raise ValueError("--objective dpo needs --pairs DIR, made by `a2data prefer make`, and --reference MODEL")
     elif args.pairs or args.reference:
         raise ValueError("--pairs and --reference belong to --objective dpo")
-    encoding, settings = replace(encoding, **given(args, encoding)), replace(settings, **given(args, settings))
+    encoding, settings = (
+        replace(encoding, **given_values(args, encoding)),
+        replace(settings, **given_values(args, settings)),
+    )
     if shards == "estimate":
         from pipelines.train.cost import estimate
 

@@ -9,9 +9,9 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
     """Add the subcommands of `a2data triplet-bench`."""
     commands = bench.add_subparsers(dest="action", required=True, metavar="COMMAND")
 
-    def command(name: str, do: Any, summary: str) -> argparse.ArgumentParser:
+    def command(name: str, func: Any, summary: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary)
-        sub.set_defaults(do=do)
+        sub.set_defaults(func=func)
         return sub
 
     sub = command("make", _make, "render a film set with its ground truth, or draft ground truth for your own videos")
@@ -45,23 +45,25 @@ def add_flags(bench: argparse.ArgumentParser) -> None:
 
 
 def _make(args: argparse.Namespace) -> int:
-    made: Any
+    film_set: Any
     if args.videos and args.tier != "R":
         raise ValueError(f"tier {args.tier} renders its own films: VIDEOS require --tier R")
     if args.tier == "S":
         from pipelines.films.tier_s import make
 
-        made = make(args.out, args.seed)
+        film_set = make(args.out, args.seed)
     elif args.tier == "C":
         from pipelines.films.tier_c import make as compose
 
-        made = compose(args.out, args.seed, args.cutouts, args.plates)
+        film_set = compose(args.out, args.seed, args.cutouts, args.plates)
     else:
         from pipelines.films.tier_r import draft
 
-        made = draft(args.out, args.videos)
-    shots = sum(len(film.shots) for film in made.films)
-    print(f"{len(made.films)} films, {shots} shots, {len(made.achievable)} of them can become triplets: {args.out}")
+        film_set = draft(args.out, args.videos)
+    shots = sum(len(film.shots) for film in film_set.films)
+    print(
+        f"{len(film_set.films)} films, {shots} shots, {len(film_set.achievable)} of them can become triplets: {args.out}"
+    )
     if args.tier == "R":
         print("fill in the shots in the *.truth.json files as described in docs/triplet-bench.md")
     return 0
@@ -76,16 +78,16 @@ def _score(args: argparse.Namespace) -> int:
     shards = args.shards or args.work / "shards"
     if args.truth.is_file():
         return _score_marks(args, shards)
-    known = truth.load(args.truth)
-    made = predictions.read(args.work, shards)
+    ground_truth = truth.load(args.truth)
+    prediction = predictions.read(args.work, shards)
     name = args.name or predictions.about(shards).get("profile", "run")
-    again = None
+    reproducibility = None
     if args.rerun_shards:
-        again = share(
+        reproducibility = share(
             "samples the same to the byte",
-            *predictions.same_bytes(made, predictions.read(args.work, args.rerun_shards)),
+            *predictions.same_bytes(prediction, predictions.read(args.work, args.rerun_shards)),
         )
-    data = report.to_json(score(known, made, args.truth), name, again)
+    data = report.to_json(score(ground_truth, prediction, args.truth), name, reproducibility)
     print(report.to_text(data))
     if args.out:
         report.write(data, args.out)
@@ -102,8 +104,8 @@ def _score_marks(args: argparse.Namespace, shards: Path) -> int:
     marks = marking.read(str(args.truth))
     current = marked.current(args.work, marks)
     print(f"{len(current)} of {len(marks)} marks are of this work folder")
-    for each in marked.score(predictions.read(args.work, shards), current):
-        print(each)
+    for figure in marked.score(predictions.read(args.work, shards), current):
+        print(figure)
     return 0
 
 
@@ -123,20 +125,20 @@ def _check(args: argparse.Namespace) -> int:
     from pipelines.bench.triplets.self_test import FAULTS, oracle
     from pipelines.films import truth
 
-    known = truth.load(args.truth)
-    right = oracle(known)
-    best = score(known, right, args.truth)
-    short = [s for s in best.scores if s.value is not None and s.value < 1 - 1e-9]
-    print(f"{'the right answer':32} TripletF0.5 {best.headline:.3f}" + "".join(f"\n  not 1: {s}" for s in short))
-    wrong = bool(short)
-    for name, plant in FAULTS.items():
-        after = score(known, plant(known, right), args.truth)
-        moved = [
+    ground_truth = truth.load(args.truth)
+    oracle_prediction = oracle(ground_truth)
+    best = score(ground_truth, oracle_prediction, args.truth)
+    below_one = [s for s in best.scores if s.value is not None and s.value < 1 - 1e-9]
+    print(f"{'the right answer':32} TripletF0.5 {best.headline:.3f}" + "".join(f"\n  not 1: {s}" for s in below_one))
+    failed = bool(below_one)
+    for name, inject in FAULTS.items():
+        after = score(ground_truth, inject(ground_truth, oracle_prediction), args.truth)
+        lowered = [
             f"{s.name} {s.value:.3f}"
             for s, b in zip(after.scores, best.scores, strict=True)
             if s.value is not None and b.value is not None and s.value < b.value - 1e-9
         ]
-        wrong |= not moved
+        failed |= not lowered
         print(f"{name:32} TripletF0.5 {after.headline:.3f}  {'; '.join(f'{k} {v}' for k, v in after.worst) or '-'}")
-        print(f"{'':34}{', '.join(moved[:6])}")
-    return int(wrong)
+        print(f"{'':34}{', '.join(lowered[:6])}")
+    return int(failed)

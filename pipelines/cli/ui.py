@@ -24,16 +24,16 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
     command.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if available)")
-    command.set_defaults(do=ui)
+    command.set_defaults(func=ui)
 
 
 def ui(args: argparse.Namespace) -> int:
     """Serve the page until interrupted."""
     work = None
     if args.work:
-        _, _, stages = session.opened(args)
+        _, _, stages = session.open_work_folder(args)
         work = WorkFolder(args.work, stages, args.marks or marks.beside(args.work))
-    made = page(args.checkpoint, args.shards, args.out, args.device, work)
+    app = page(args.checkpoint, args.shards, args.out, args.device, work)
     print(f"a2data ui: http://{args.host}:{args.port}", flush=True)
-    serve(made, args.host, args.port, args.out).block_thread()
+    serve(app, args.host, args.port, args.out).block_thread()
     return 0

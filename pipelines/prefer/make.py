@@ -27,7 +27,7 @@ def make(
     validation_fraction: float = 0.1,
     run: Run = here,
     retry: bool = False,
-    say: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = print,
 ) -> dict[str, int]:
     """Make the pairs and return their number by "split/kind". `run` runs the jobs; `retry` remakes tars with failed clips.
 
@@ -53,12 +53,12 @@ def make(
         summary = run([stage], store, list(names), names)
         if summary.failed_jobs or summary.blocked:
             tars = ", ".join(names[shard] for _, (shard, *_) in summary.failed_jobs) or "some tars"
-            why = next(iter(summary.failed_jobs.values()), "the run ended before")
-            raise ValueError(f"no pairs of {tars} in {stage.shards}: {why}")
-        return publish(store, target, stage, say)
+            error = next(iter(summary.failed_jobs.values()), "the run ended before")
+            raise ValueError(f"no pairs of {tars} in {stage.shards}: {error}")
+        return publish(store, target, stage, log)
 
 
-def publish(store: Store, target: Folder, stage: Prefer, say: Callable[[str], Any]) -> dict[str, int]:
+def publish(store: Store, target: Folder, stage: Prefer, log: Callable[[str], Any]) -> dict[str, int]:
     """Write index and manifest, report what was left out and return the number of pairs by "split/kind"."""
     shards = store.shards(stage.name())
     rows = [row for shard in shards for row in store.read(stage.name(), shard, Packed)]
@@ -66,14 +66,16 @@ def publish(store: Store, target: Folder, stage: Prefer, say: Callable[[str], An
     reasons: dict[str, int] = {}
     for reject in (reject for footer in footers for reject in footer.rejected):
         reasons[reject.reason] = reasons.get(reject.reason, 0) + 1
-    failed = {clip: why for footer in footers for clip, why in footer.failed.items()}
-    for clip, why in failed.items():
-        say(f"failed {clip}: {why}")
-    left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    failed = {clip: error for footer in footers for clip, error in footer.failed.items()}
+    for clip, error in failed.items():
+        log(f"failed {clip}: {error}")
+    rejections = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     if not rows:
-        raise ValueError(f"no pairs from {stage.shards}: {left_out or next(iter(failed.values()), 'no kind applies')}")
-    if left_out:
-        say(f"rejected: {left_out}")
+        raise ValueError(
+            f"no pairs from {stage.shards}: {rejections or next(iter(failed.values()), 'no kind applies')}"
+        )
+    if rejections:
+        log(f"rejected: {rejections}")
     details = {reject.key: reject.detail for footer in footers for reject in footer.rejected}
     settings = {name: value for name, value in asdict(stage).items() if name not in stage.uncached_fields}
     writer.finish(target, rows, {"prefer": settings, "models": stage.models(), "rejected": details, "failed": failed})

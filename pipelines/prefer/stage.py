@@ -20,19 +20,19 @@ from a2data.records import Failure, Packed, Reject, Rule
 from a2data.stage import Stage
 from a2data.store.folder import Folder
 from model_zoo import cards
-from pipelines.prefer.compare import TextVideo, measured
-from pipelines.prefer.copying import copied, pasted
+from pipelines.prefer.compare import TextVideo, measure_differences
+from pipelines.prefer.copying import copy_paste_score, paste_references
 from pipelines.prefer.distort import DISTORTIONS, GRADES
 from stages.encode.settings import SPLITS, Encoding
 from stages.encode.stage import numbered
 from stages.encode.tensors import choose, read_tar
 from stages.pack.facts import to_row
 
-STRENGTHS = {1: 0.4, 2: 0.7, 3: 1.0}  # noise level from which a clip is regenerated
-GAPS = {1: 0.0, 2: 0.2, 3: 0.5}  # lowest difference of the copy-paste score
+REGENERATION_LEVELS = {1: 0.4, 2: 0.7, 3: 1.0}  # noise level from which a clip is regenerated
+MIN_COPY_GAPS = {1: 0.0, 2: 0.2, 3: 0.5}  # lowest difference of the copy-paste score
 CRF = 16  # of both videos, so that compression does not tell them apart
 KINDS = (*DISTORTIONS, "regenerated", "copy-paste", "same")
-FILE = {"train": "train", "held-out": "eval"}  # split -> prefix of its tars
+TAR_PREFIX = {"train": "train", "held-out": "eval"}  # split -> prefix of its tars
 
 
 class Models(NamedTuple):
@@ -40,14 +40,14 @@ class Models(NamedTuple):
     text_video: TextVideo | None
 
 
-class Made(NamedTuple):
+class CandidatePair(NamedTuple):
     """Two videos, (t, h, w, 3) uint8, the better one first."""
 
     kind: str
     grade: int
     chosen: np.ndarray
     rejected: np.ndarray
-    measured: dict[str, float]
+    measurements: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +114,10 @@ class Prefer(Stage):
         return float(self.device.startswith("cuda"))
 
     def models(self) -> dict[str, str]:
-        found = {"checkpoint": self.checkpoint_revision, "results": self.results_revision}
+        revisions = {"checkpoint": self.checkpoint_revision, "results": self.results_revision}
         if self.text_video_model:
-            found[self.text_video_model] = cards.revision(self.text_video_model)
-        return {name: revision for name, revision in found.items() if revision}
+            revisions[self.text_video_model] = cards.revision(self.text_video_model)
+        return {name: revision for name, revision in revisions.items() if revision}
 
     def load(self) -> Models:
         regenerator = None
@@ -136,13 +136,13 @@ class Prefer(Stage):
             for split in SPLITS:
                 rows = {row.clip_id: row for row in packed if row.shard == name and row.split == split}
                 if rows:
-                    yield from self.write_tar(models, name, number, rows, FILE[split])
+                    yield from self.write_tar(models, name, number, rows, TAR_PREFIX[split])
 
     def write_tar(
         self, models: Models, name: str, number: int, rows: dict[str, Packed], prefix: str
     ) -> Iterator[Packed | Reject | Failure]:
         """Write the pairs of some triplets of a packed tar and yield their rows. rows: {clip_id: row}."""
-        left_out: list[Reject | Failure] = []
+        skipped: list[Reject | Failure] = []
         facts: dict[str, Triplet] = {}
 
         def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -150,16 +150,16 @@ class Prefer(Stage):
                 clip = triplet.facts.clip_id
                 for made in self.attempt(models, triplet) if clip in rows else ():
                     if isinstance(made, Reject | Failure):
-                        left_out.append(made)
+                        skipped.append(made)
                     else:
                         facts[made.facts.clip_id] = replace(made, video=b"", rejected=b"")
                         yield made.facts.clip_id, to_members(made)
 
-        for placed in writer.write(samples(), Folder(self.out), number, 1 << 30, prefix):
-            made = facts[placed.key]
+        for member in writer.write(samples(), Folder(self.out), number, 1 << 30, prefix):
+            pair = facts[member.key]
             # a clip's own component: without splits by `pack`, clips are held out by their id, as in `encode`
-            yield to_row(placed, made.facts, prefix, made.pair.clip_id)  # type: ignore[union-attr]
-        yield from left_out
+            yield to_row(member, pair.facts, prefix, pair.pair.clip_id)  # type: ignore[union-attr]
+        yield from skipped
 
     def attempt(self, models: Models, triplet: Triplet) -> Sequence[Triplet | Reject | Failure]:
         """Return the pairs of a triplet in the order of their keys, and what was left out: a bad one must not fail its tar."""
@@ -168,102 +168,104 @@ class Prefer(Stage):
             frames = video.decode(triplet.video)
             if len(frames) < self.frames:
                 return [Reject(clip, "too short", f"it has {len(frames)} frames; {self.frames} are needed")]
-            made: list[Triplet | Reject] = []
-            for each in self.made(models, triplet, frames):
-                made.append(each if isinstance(each, Reject) else self.checked(models, triplet, each))
+            pairs_made: list[Triplet | Reject] = []
+            for candidate in self.candidates(models, triplet, frames):
+                pairs_made.append(
+                    candidate if isinstance(candidate, Reject) else self.to_sample(models, triplet, candidate)
+                )
                 heartbeat.step()
-            return sorted(made, key=lambda each: each.key if isinstance(each, Reject) else each.facts.clip_id)
+            return sorted(pairs_made, key=lambda each: each.key if isinstance(each, Reject) else each.facts.clip_id)
         except Exception as error:
             return [Failure(clip, f"{type(error).__name__}: {error}")]
 
-    def made(self, models: Models, triplet: Triplet, frames: np.ndarray) -> Iterator[Made | Reject]:
+    def candidates(self, models: Models, triplet: Triplet, frames: np.ndarray) -> Iterator[CandidatePair | Reject]:
         clip, kinds = triplet.facts.clip_id, self.kinds.split("|")
         first = frames[: self.frames]
         for grade in map(int, self.grades.split("|")):
             for kind in (kind for kind in DISTORTIONS if kind in kinds):
-                chance = rng(self.seed, grade, clip, kind)
-                yield Made(kind, grade, first, DISTORTIONS[kind](first, grade, chance), {})
-            if "copy-paste" in kinds and (worse := pasted(first, triplet, grade)) is not None:
-                yield Made("copy-paste", grade, first, worse, {})
+                generator = rng(self.seed, grade, clip, kind)
+                yield CandidatePair(kind, grade, first, DISTORTIONS[kind](first, grade, generator), {})
+            if "copy-paste" in kinds and (worse := paste_references(first, triplet, grade)) is not None:
+                yield CandidatePair("copy-paste", grade, first, worse, {})
             if "regenerated" in kinds:
-                yield self.regenerated(models.regenerator, triplet, first, grade)
+                yield self.regenerate(models.regenerator, triplet, first, grade)
         if "same" in kinds and len(frames) > self.frames:
-            yield Made("same", 1, first, frames[1 : self.frames + 1], {})
+            yield CandidatePair("same", 1, first, frames[1 : self.frames + 1], {})
         if self.results:
-            yield self.compared(triplet, first)
+            yield self.compare_results(triplet, first)
 
-    def regenerated(self, pipe: Any, triplet: Triplet, frames: np.ndarray, grade: int) -> Made:
+    def regenerate(self, pipe: Any, triplet: Triplet, frames: np.ndarray, grade: int) -> CandidatePair:
         from model_zoo.a2.references import prepare
         from model_zoo.a2.regenerate import regenerate
 
         height, width = (side // 16 * 16 for side in frames.shape[1:3])
         fitted = np.stack([crop_resize(frame, height, width) for frame in frames])
-        given = prepare(choose(triplet, Encoding()), height, width)
+        references = prepare(choose(triplet, Encoding()), height, width)
         seed = int(rng(self.seed, grade, triplet.facts.clip_id, "regenerated").integers(1 << 31))
-        worse = regenerate(pipe, fitted, given, triplet.prompt, STRENGTHS[grade], self.steps, seed=seed)
-        return Made("regenerated", grade, fitted, worse, {})
+        worse = regenerate(pipe, fitted, references, triplet.prompt, REGENERATION_LEVELS[grade], self.steps, seed=seed)
+        return CandidatePair("regenerated", grade, fitted, worse, {})
 
-    def compared(self, triplet: Triplet, truth: np.ndarray) -> Made | Reject:
+    def compare_results(self, triplet: Triplet, truth: np.ndarray) -> CandidatePair | Reject:
         """Return the pair of two sampled videos, of which the one with the lower copy-paste score is preferred."""
         from model_zoo.a2.references import prepare
 
         key = f"{triplet.facts.clip_id}-results"
-        found = [Folder(folder).get(f"{triplet.facts.clip_id}.mp4") for folder in self.results.split("|")]
-        if None in found:
+        results = [Folder(folder).get(f"{triplet.facts.clip_id}.mp4") for folder in self.results.split("|")]
+        if None in results:
             return Reject(key, "no result", f"{self.results} does not have {triplet.facts.clip_id}.mp4 twice")
-        videos = [video.decode(data) for data in found if data]
+        videos = [video.decode(data) for data in results if data]
         if videos[0].shape != videos[1].shape:
             return Reject(key, "other size", f"the results are {videos[0].shape} and {videos[1].shape}")
         height, width = videos[0].shape[1:3]
         real = np.stack([crop_resize(frame, height, width) for frame in truth])
-        shown = prepare(choose(triplet, Encoding()), height, width).frames
-        scores = [copied(each, real, shown) for each in videos]
+        references = prepare(choose(triplet, Encoding()), height, width).frames
+        scores = [copy_paste_score(each, real, references) for each in videos]
         gap = Rule("copy gap", abs(scores[0] - scores[1]), self.min_copy_gap, math.inf)
         if not gap.passed:
             return Reject(key, "copy gap", str(gap))
-        grade = max(grade for grade, low in GAPS.items() if gap.value >= low)
+        grade = max(grade for grade, low in MIN_COPY_GAPS.items() if gap.value >= low)
         (low, chosen), (high, rejected) = sorted(zip(scores, videos, strict=True), key=lambda each: each[0])
-        return Made("results", grade, chosen, rejected, {"copy_chosen": low, "copy_rejected": high})
+        return CandidatePair("results", grade, chosen, rejected, {"copy_chosen": low, "copy_rejected": high})
 
-    def checked(self, models: Models, triplet: Triplet, made: Made) -> Triplet | Reject:
+    def to_sample(self, models: Models, triplet: Triplet, candidate: CandidatePair) -> Triplet | Reject:
         """Return the pair as a sample, or its rejection if more than its motion differs."""
-        key = f"{triplet.facts.clip_id}-{made.kind}-{made.grade}"
-        found = measured(made.chosen, made.rejected, triplet.prompt, models.text_video)
-        for rule in self.rules(made.kind, found):
+        key = f"{triplet.facts.clip_id}-{candidate.kind}-{candidate.grade}"
+        differences = measure_differences(candidate.chosen, candidate.rejected, triplet.prompt, models.text_video)
+        for rule in self.rules(candidate.kind, differences):
             if not rule.passed:
                 return Reject(key, rule.name, str(rule))
-        facts, (t, height, width, _) = triplet.facts, made.chosen.shape
-        chosen, rejected = (video.encode(each, facts.fps, CRF) for each in (made.chosen, made.rejected))
+        facts, (t, height, width, _) = triplet.facts, candidate.chosen.shape
+        chosen, rejected = (video.encode(each, facts.fps, CRF) for each in (candidate.chosen, candidate.rejected))
         facts = replace(
             facts, clip_id=key, caption=replace(facts.caption, clip_id=key), frames=t, height=height, width=width,
             source_frames=facts.source_frames[:t], source_pts_s=facts.source_pts_s[:t],
         )  # fmt: skip
-        tie, hashes = made.kind == "same", (pairs.sha256(chosen), pairs.sha256(rejected))
-        known = Pair(
-            triplet.facts.clip_id, made.kind, made.grade, tie, "rule", *hashes,
-            {name: round(value, 6) for name, value in (made.measured | found).items()},
+        tie, hashes = candidate.kind == "same", (pairs.sha256(chosen), pairs.sha256(rejected))
+        pair = Pair(
+            triplet.facts.clip_id, candidate.kind, candidate.grade, tie, "rule", *hashes,
+            {name: round(value, 6) for name, value in (candidate.measurements | differences).items()},
         )  # fmt: skip
-        return replace(triplet, facts=facts, video=chosen, rejected=rejected, pair=known)
+        return replace(triplet, facts=facts, video=chosen, rejected=rejected, pair=pair)
 
-    def rules(self, kind: str, found: dict[str, float]) -> list[Rule]:
+    def rules(self, kind: str, differences: dict[str, float]) -> list[Rule]:
         """Return the rules of a kind. What copies a picture of the subject may have other content; a tie may be still."""
         rules = [
-            Rule("sharpness", found["sharpness"], 0.0, self.max_sharpness),
-            Rule("luma", found["luma"], 0.0, self.max_luma),
+            Rule("sharpness", differences["sharpness"], 0.0, self.max_sharpness),
+            Rule("luma", differences["luma"], 0.0, self.max_luma),
         ]
         if kind != "same":
-            rules.append(Rule("motion", found["motion"], self.min_motion, math.inf))
+            rules.append(Rule("motion", differences["motion"], self.min_motion, math.inf))
         if kind not in ("copy-paste", "results"):
-            rules.append(Rule("content", found["content"], self.min_content, 1.0 + 1e-9))
-            if "text" in found:
-                rules.append(Rule("text", found["text"], 0.0, self.max_text))
+            rules.append(Rule("content", differences["content"], self.min_content, 1.0 + 1e-9))
+            if "text" in differences:
+                rules.append(Rule("text", differences["text"], 0.0, self.max_text))
         return rules
 
 
 def revision_of(folder: str) -> str:
     """Return 16 hex digits of the names and bytes of a folder's videos."""
-    there = Folder(folder)
-    names = sorted(name for name in there.names() if name.endswith(".mp4"))
+    videos = Folder(folder)
+    names = sorted(name for name in videos.names() if name.endswith(".mp4"))
     if not names:
         raise ValueError(f"{folder} has no videos: results are named <clip_id>.mp4")
-    return hashlib.sha256("".join(f"{name} {there.sha256(name)}\n" for name in names).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(f"{name} {videos.sha256(name)}\n" for name in names).encode()).hexdigest()[:16]

@@ -33,43 +33,43 @@ def make(shards: str, out: Path, count: int = 0, seed: int = 0, embed: bool = Fa
 
     count: pairs to show, chosen by the seed; 0 for all. Order and sides depend on the seed. Kinds and grades are not shown.
     """
-    folder, chance = Folder(shards), random.Random(seed)
+    folder, rng = Folder(shards), random.Random(seed)
     rows = writer.rows(folder)
-    chosen = chance.sample(rows, min(count or len(rows), len(rows)))
+    chosen = rng.sample(rows, min(count or len(rows), len(rows)))
     key: dict[str, Any] = {"format": page.FORMAT, "seed": seed, "systems": ["chosen", "rejected"], "slots": {}}
-    shown = []
+    cases = []
     for number, row in enumerate(chosen):
         triplet = read(folder, row)
-        case, order = f"pair-{number:05d}", chance.sample(key["systems"], 2)
+        case, order = f"pair-{number:05d}", rng.sample(key["systems"], 2)
         key["slots"][case] = dict(zip(SLOTS, order, strict=True))
         mp4s = {"chosen": triplet.video, "rejected": triplet.rejected}
         videos = {
-            slot: page.place(mp4s[name], f"{row.clip_id} ({name})", f"{seed}/{name}/{row.clip_id}", out, embed)
+            slot: page.write_video(mp4s[name], f"{row.clip_id} ({name})", f"{seed}/{name}/{row.clip_id}", out, embed)
             for slot, name in key["slots"][case].items()
         }
         references = [
             {"role": g.role, "label": g.phrase, "picture": page.thumbnail(io.BytesIO(triplet.pictures[g.name]))}
             for g in triplet.facts.references
         ]
-        shown.append({"id": case, "prompt": triplet.prompt, "references": references, "videos": videos})
+        cases.append({"id": case, "prompt": triplet.prompt, "references": references, "videos": videos})
         key.setdefault("pairs", {})[case] = row.clip_id
-    return page.write(key, shown, CRITERION, out, title or "Which video moves better?", asked=SLOTS[:1])
+    return page.write(key, cases, CRITERION, out, title or "Which video moves better?", asked_slots=SLOTS[:1])
 
 
-def votes(given: Iterable[ratings.Rating]) -> dict[str, Counter]:
+def count_votes(answers: Iterable[ratings.Rating]) -> dict[str, Counter]:
     """Return case -> number of votes for "chosen", "rejected" and "tie". A rating is of the video in slot A."""
-    found: dict[str, Counter] = defaultdict(Counter)
+    counts: dict[str, Counter] = defaultdict(Counter)
     other = {"chosen": "rejected", "rejected": "chosen"}
-    for one in given:
-        better = {1: one.system, 2: "tie", 3: other[one.system]}[one.score]
-        found[one.case][better] += 1
-    return dict(found)
+    for rating in answers:
+        better = {1: rating.system, 2: "tie", 3: other[rating.system]}[rating.score]
+        counts[rating.case][better] += 1
+    return dict(counts)
 
 
-def decided(counts: Counter) -> str:
+def majority(counts: Counter) -> str:
     """Return what more than half of the votes are for, or "" if the raters disagree."""
-    name, most = counts.most_common(1)[0]
-    return name if 2 * most > sum(counts.values()) else ""
+    name, votes = counts.most_common(1)[0]
+    return name if 2 * votes > sum(counts.values()) else ""
 
 
 def join(shards: str, paths: Sequence[Path], key: Mapping[str, Any], out: str) -> dict[str, int]:
@@ -78,59 +78,59 @@ def join(shards: str, paths: Sequence[Path], key: Mapping[str, Any], out: str) -
     Pairs of the study whose raters do not agree by more than half, and pairs without an answer, are not written. Raises
     ValueError for ratings by people and models together, and if no pair is left.
     """
-    given = ratings.read(paths, key, CRITERION)
-    if len(kinds := {one.kind for one in given}) > 1:
+    answers = ratings.read(paths, key, CRITERION)
+    if len(kinds := {answer.kind for answer in answers}) > 1:
         raise ValueError("these ratings are by people and by models: join them into two data sets")
-    judged = {key["pairs"][case]: counts for case, counts in votes(given).items()}
-    decisions = {pair: decision for pair, counts in judged.items() if (decision := decided(counts))}
+    votes_of = {key["pairs"][case]: counts for case, counts in count_votes(answers).items()}
+    decisions = {pair: decision for pair, counts in votes_of.items() if (decision := majority(counts))}
     folder, target = Folder(shards), Folder(out)
     rows = writer.rows(folder)
-    if strange := sorted(decisions.keys() - {row.clip_id for row in rows}):
+    if unknown := sorted(decisions.keys() - {row.clip_id for row in rows}):
         raise ValueError(
-            f"{shards} does not have the pair {strange[0]} of the study: give the pairs that it was made from"
+            f"{shards} does not have the pair {unknown[0]} of the study: give the pairs that it was made from"
         )
     if not decisions:
-        raise ValueError(f"the raters disagree about all {len(judged)} pairs that they answered: no pair is left")
+        raise ValueError(f"the raters disagree about all {len(votes_of)} pairs that they answered: no pair is left")
     noun = next(iter(kinds)).replace("person", "people").replace("model", "models")
-    placed: list[Packed] = []
+    written: list[Packed] = []
     for tar in sorted({row.shard for row in rows}):
         number, split = numbered(tar)
-        mine = [row for row in rows if row.shard == tar and row.clip_id in decisions]
-        known: dict[str, Packed] = {row.clip_id: row for row in mine}
+        tar_rows = [row for row in rows if row.shard == tar and row.clip_id in decisions]
+        row_of: dict[str, Packed] = {row.clip_id: row for row in tar_rows}
         facts: dict[str, TripletMeta] = {}
 
         def samples(
-            mine: list[Packed] = mine, facts: dict[str, TripletMeta] = facts
+            mine: list[Packed] = tar_rows, facts: dict[str, TripletMeta] = facts
         ) -> Iterator[tuple[str, dict[str, bytes]]]:
             for row in sorted(mine, key=lambda row: row.clip_id):
-                counts = judged[row.clip_id]
-                made = preferred(read(folder, row), decisions[row.clip_id], f"{counts.total()} {noun}")
+                counts = votes_of[row.clip_id]
+                made = apply_decision(read(folder, row), decisions[row.clip_id], f"{counts.total()} {noun}")
                 facts[row.clip_id] = made.facts
                 yield row.clip_id, to_members(made)
 
-        for each in writer.write(samples(), target, number, 1 << 30, split):
-            placed.append(to_row(each, facts[each.key], known[each.key].split, known[each.key].component))
-    writer.finish(target, placed, {"prefer study": {"study": key["study"], "ratings": len(given)}})
+        for member in writer.write(samples(), target, number, 1 << 30, split):
+            written.append(to_row(member, facts[member.key], row_of[member.key].split, row_of[member.key].component))
+    writer.finish(target, written, {"prefer study": {"study": key["study"], "ratings": len(answers)}})
     counted = Counter(decisions.values())
     return {
         "kept": counted["chosen"],
         "swapped": counted["rejected"],
         "ties": counted["tie"],
-        "disagreed": len(judged) - len(decisions),
+        "disagreed": len(votes_of) - len(decisions),
     }
 
 
-def preferred(triplet: Triplet, decision: str, judge: str) -> Triplet:
+def apply_decision(triplet: Triplet, decision: str, judge: str) -> Triplet:
     """Return a pair with the preference "chosen", "rejected" or "tie"; "rejected" swaps the videos."""
     assert triplet.pair
     better, worse = triplet.video, triplet.rejected
     if decision == "rejected":
         better, worse = worse, better
-    known = replace(
+    pair = replace(
         triplet.pair,
         tie=decision == "tie",
         judge=judge,
         chosen_sha256=sha256(better),
         rejected_sha256=sha256(worse),
     )
-    return replace(triplet, video=better, rejected=worse, pair=known)
+    return replace(triplet, video=better, rejected=worse, pair=pair)

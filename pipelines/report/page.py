@@ -177,7 +177,7 @@ def write_report(
         caption_flags=captions.flagged(store),
         audit=audit.audit(store, elements, refused, require, pairs_drawn),
         tars=_tars(store, Path(shards.base) if shards else None),
-        verified=verify.last(shards) if shards else None,
+        verified=verify.last_verification(shards) if shards else None,
         slowest=max((stage.seconds for stage in stages), default=0.0),
     )
     folder, name = os.path.split(os.fspath(out))

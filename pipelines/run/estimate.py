@@ -59,14 +59,14 @@ def measure(store: Store, stages: Sequence[Stage], sample: Sequence[int]) -> Est
         raise ValueError(
             "the sample has no video to judge by: every video of it was rejected or failed; sample more shards"
         )
-    draws = np.stack(list(cluster_bootstrap(len(sample), RESAMPLES, SEED)))
+    resamples = np.stack(list(cluster_bootstrap(len(sample), RESAMPLES, SEED)))
 
     def total(values: Sequence[float]) -> Total:
         """Extrapolate a quantity of each shard of the sample, in proportion to the length of the videos."""
         amounts = np.array(values, float)
         scale = sum(lengths.values())
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = (draws @ amounts) / (draws @ film_s)
+            ratios = (resamples @ amounts) / (resamples @ film_s)
         interval = percentile_interval(ratios * scale) if len(sample) > 1 else (float("nan"),) * 2
         return Total(float(amounts.sum() / film_s.sum() * scale), *interval)
 
@@ -101,33 +101,33 @@ def _rows(store: Store, table: str, shard: int) -> int:
     return footer.rows if footer else 0
 
 
-def choose(shards: Sequence[int], count: int) -> list[int]:
+def choose_sample(shards: Sequence[int], count: int) -> list[int]:
     """Return at most `count` shards, spread evenly."""
     count = min(count, len(shards))
     return [shards[round((n + 0.5) * len(shards) / count - 0.5)] for n in range(count)]
 
 
-def lines(found: Estimate, cpus: int, gpus: int, cpu_price: float, gpu_price: float) -> list[str]:
+def format_lines(estimate: Estimate, cpus: int, gpus: int, cpu_price: float, gpu_price: float) -> list[str]:
     """Format an estimate for a run on `cpus` CPU workers and `gpus` GPUs at prices per hour.
 
     The time is that of the busier kind, if its workers never wait: a lower bound.
     """
-    cpu_time, gpu_time = found.cpu_h.scaled(1 / cpus), found.gpu_h.scaled(1 / gpus)
-    rows = [(name, hours, "worker h") for name, hours in found.stages.items()]
-    rows += [("CPU workers", found.cpu_h, "h"), ("GPUs", found.gpu_h, "h")]
+    cpu_time, gpu_time = estimate.cpu_h.scaled(1 / cpus), estimate.gpu_h.scaled(1 / gpus)
+    rows = [(name, hours, "worker h") for name, hours in estimate.stages.items()]
+    rows += [("CPU workers", estimate.cpu_h, "h"), ("GPUs", estimate.gpu_h, "h")]
     rows += [(f"time on {cpus} CPU workers, {gpus} GPUs", max(cpu_time, gpu_time), "h")]
-    rows += [("clips", found.clips, ""), ("triplets", found.triplets, "")]
-    rows += [("tables", found.tables_gb, "GB"), ("shards", found.tars_gb, "GB")]
+    rows += [("clips", estimate.clips, ""), ("triplets", estimate.triplets, "")]
+    rows += [("tables", estimate.tables_gb, "GB"), ("shards", estimate.tars_gb, "GB")]
     if cpu_price or gpu_price:
-        cost = zip(found.cpu_h.scaled(cpu_price), found.gpu_h.scaled(gpu_price), strict=True)
+        cost = zip(estimate.cpu_h.scaled(cpu_price), estimate.gpu_h.scaled(gpu_price), strict=True)
         rows.append(("cost", Total(*(cpu + gpu for cpu, gpu in cost)), "at these prices"))
-    head = f"{found.film_h:.4g} h of video, extrapolated from {found.shards} shards; 95 % intervals"
-    told = [head if found.shards > 1 else f"{head} need at least 2"]
-    told += [
+    head = f"{estimate.film_h:.4g} h of video, extrapolated from {estimate.shards} shards; 95 % intervals"
+    formatted = [head if estimate.shards > 1 else f"{head} need at least 2"]
+    formatted += [
         f"{name:32} {_number(t.value):>9}  {_number(t.low):>9} to {_number(t.high):9} {unit}".rstrip()
         for name, t, unit in rows
     ]
-    return told
+    return formatted
 
 
 def _number(value: float) -> str:

@@ -26,7 +26,7 @@ from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
 
-BEAT_S = 1.0  # interval between reports of a child
+HEARTBEAT_S = 1.0  # interval between reports of a child
 KILL_S = 10.0  # wait after SIGKILL; a process blocked on a dead network disk ignores signals
 
 
@@ -35,19 +35,19 @@ class InProcessExecutor:
 
     def __init__(self, store: Store):
         self.store, self.done = store, deque[JobResult]()
-        self.models = Models()
+        self.models = ModelCache()
 
-    def submit(self, group: Group, waiting: int) -> Any:
+    def acquire_worker(self, group: Group, waiting: int) -> Any:
         return None if self.done else self
 
     def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
-        error, loaded = attempt(self.models, todo, self.store, job, skip)
+        error, loaded = attempt_job(self.models, todo, self.store, job, skip)
         self.done.append(JobResult(group, job, error, "", loaded))
 
     def wait(self) -> list[JobResult]:
         return [self.done.popleft()] if self.done else []
 
-    def rest(self) -> None:
+    def release_idle(self) -> None:
         pass
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class ProcessExecutor:
         self.busy: dict[_Child, tuple[Group, Job]] = {}
         self.waiting = 0  # jobs that can start
 
-    def submit(self, group: Group, waiting: int) -> "_Child | None":
+    def acquire_worker(self, group: Group, waiting: int) -> "_Child | None":
         self.waiting = waiting
         self.idle = [child for child in self.idle if child.process.is_alive()]
         for child in self.idle:
@@ -75,7 +75,7 @@ class ProcessExecutor:
         if self.idle:
             return self.idle[0]
         if len(self.busy) < self.count:
-            self.idle.append(_Child(self.store, self.watchdog.timeouts.interval_s(BEAT_S)))
+            self.idle.append(_Child(self.store, self.watchdog.timeouts.interval_s(HEARTBEAT_S)))
             return self.idle[-1]
         return None
 
@@ -92,7 +92,7 @@ class ProcessExecutor:
     def wait(self) -> list[JobResult]:
         by_pipe = {child.pipe: child for child in self.busy}
         out = []
-        for pipe in wait(list(by_pipe), timeout=min(0.5, self.watchdog.timeouts.interval_s(BEAT_S))):
+        for pipe in wait(list(by_pipe), timeout=min(0.5, self.watchdog.timeouts.interval_s(HEARTBEAT_S))):
             out += self._receive(by_pipe[pipe])  # type: ignore[index]
         for child, verdict in self.watchdog.verdicts():
             out.append(self._end(child, verdict))
@@ -102,26 +102,26 @@ class ProcessExecutor:
         """Read what a child has sent: reports and the result of its job."""
         try:
             while child.pipe.poll():
-                kind, what = child.pipe.recv()
+                kind, payload = child.pipe.recv()
                 if kind == "report":
-                    self.watchdog.beat(child, what)
+                    self.watchdog.beat(child, payload)
                     continue
                 self.idle.append(child)
-                return [JobResult(*self._pop(child), what[0], "", what[1])]
+                return [JobResult(*self._pop(child), payload[0], "", payload[1])]
             return []
         except (EOFError, ConnectionResetError):
             child.process.join()
-            return [JobResult(*self._pop(child), "", _how_it_died(child.process.exitcode or 0))]
+            return [JobResult(*self._pop(child), "", _exit_message(child.process.exitcode or 0))]
 
     def _end(self, child: Any, verdict: Verdict) -> JobResult:
         child.end()
-        return JobResult(*self._pop(child), "", verdict.sentence(), stuck=verdict.stuck)
+        return JobResult(*self._pop(child), "", verdict.message(), stuck=verdict.stuck)
 
     def _pop(self, child: "_Child") -> tuple[Group, Job]:
         self.watchdog.end(child)
         return self.busy.pop(child)
 
-    def rest(self) -> None:
+    def release_idle(self) -> None:
         pass
 
     def close(self) -> None:
@@ -137,11 +137,11 @@ class _Child:
     def __init__(self, store: Store, interval_s: float):
         # a forked child would inherit threads of FFmpeg, Arrow and torch
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
+        self.pipe, child_pipe = context.Pipe()
         self.group: Group = ()
-        self.process = context.Process(target=_serve, args=(theirs, store, interval_s, log.level), daemon=True)
+        self.process = context.Process(target=_serve, args=(child_pipe, store, interval_s, log.level), daemon=True)
         self.process.start()
-        theirs.close()
+        child_pipe.close()
 
     def end(self) -> None:
         self.process.kill()
@@ -155,13 +155,13 @@ def _serve(pipe: Connection, store: Store, interval_s: float, level: int) -> Non
     logging.basicConfig(format="%(levelname)s %(message)s")
     log.setLevel(level)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    models, reports = Models(), Reports(pipe)
-    threading.Thread(target=reports.send_for_ever, args=(interval_s,), daemon=True).start()
+    models, reports = ModelCache(), Reports(pipe)
+    threading.Thread(target=reports.send_periodically, args=(interval_s,), daemon=True).start()
     while True:
         todo, job, skip, threads = pipe.recv()
         progress = Progress(todo[0].name())
         reports.begin(progress)
-        reports.end(attempt(models, todo, store, job, skip, partial(in_threads, threads), progress))
+        reports.end(attempt_job(models, todo, store, job, skip, partial(thread_task_map, threads), progress))
 
 
 class Reports:
@@ -181,7 +181,7 @@ class Reports:
             self.progress = None  # a later report would be attributed to the next job
             self.pipe.send(("end", outcome))
 
-    def send_for_ever(self, interval_s: float) -> None:
+    def send_periodically(self, interval_s: float) -> None:
         while True:
             time.sleep(interval_s)
             with self.lock:
@@ -189,14 +189,16 @@ class Reports:
                     self.pipe.send(("report", self.progress.report()))
 
 
-def in_threads(
-    threads: int, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
+def thread_task_map(
+    threads: int, function: Callable[..., Any], values: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
     """Run tasks like a2data.task_map.map_serial, `threads` at a time: while one child works on all shards, the others idle."""
     with ThreadPoolExecutor(threads) as pool:
         # in a context that counts the steps of a task for the unit that it is of
         contexts = [copy_context() for _ in tasks]
-        yield from pool.map(lambda task, own: own.run(work, *(things[place] for place in task)), tasks, contexts)
+        yield from pool.map(
+            lambda task, context: context.run(function, *(values[index] for index in task)), tasks, contexts
+        )
 
 
 def _end_with_parent() -> None:
@@ -207,13 +209,13 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-class Models:
+class ModelCache:
     """The models of the last group. Those of one group fit in memory; those of all groups together may not."""
 
     def __init__(self) -> None:
         self.loaded: dict[Any, Any] = {}
 
-    def of(self, todo: Group) -> list[Any]:
+    def get(self, todo: Group) -> list[Any]:
         # free memory before loading
         self.loaded = {stage: model for stage, model in self.loaded.items() if stage in todo}
         for stage in todo:
@@ -222,38 +224,38 @@ class Models:
         return [self.loaded[stage] for stage in todo]
 
 
-def attempt(
-    models: Models,
+def attempt_job(
+    models: ModelCache,
     todo: Group,
     store: Store,
     job: Job,
     skip: dict[str, str],
-    spread: TaskMap = map_serial,
+    task_map: TaskMap = map_serial,
     progress: Progress | None = None,
 ) -> tuple[str, bool]:
     """Run a job. Returns its error message ("" on success) and whether the models could be loaded."""
     names = "+".join(stage.name() for stage in todo)
     try:
-        loaded = models.of(todo)
+        loaded = models.get(todo)
     except Exception as error:
         log.warning("%s: loading a model failed", names, exc_info=True)
-        return f"loading a model failed: {told(error)}", False
+        return f"loading a model failed: {format_error(error)}", False
     try:
-        for tries_left in reversed(range(MAX_WORKER_DEATHS)):
+        for retries_left in reversed(range(MAX_WORKER_DEATHS)):
             try:
-                run_job(todo, loaded, store, job, skip, spread, progress)
+                run_job(todo, loaded, store, job, skip, task_map, progress)
                 break
             except DamagedError as error:  # retry if the part was repaired meanwhile, see Store.set_aside
                 log.error("%s", error)
-                if not tries_left or not store.exists(*store.place(error.path)):
+                if not retries_left or not store.exists(*store.place(error.path)):
                     raise
     except Exception as error:
         log.warning("%s, shard %s failed", names, job[0], exc_info=True)
-        return told(error), True
+        return format_error(error), True
     return "", True
 
 
-def told(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """Format an error for users. The type's name is included where the message may be only a word or a number."""
     return scrub(
         str(error)
@@ -262,7 +264,7 @@ def told(error: Exception) -> str:
     )
 
 
-def _how_it_died(code: int) -> str:
+def _exit_message(code: int) -> str:
     return (
         f"the worker was killed by {signal.Signals(-code).name}" if code < 0 else f"the worker exited with code {code}"
     )

@@ -43,31 +43,31 @@ class Metrics:
         except OSError as error:
             raise OSError(f"metrics cannot be served at {address}:{port}: {error.strerror or error}") from error
 
-    def __call__(self, event: str, about: Any) -> None:
+    def __call__(self, event: str, payload: Any) -> None:
         """Count an event of `schedule.run`."""
         if event == "begin":
-            for group in about.groups:
-                self.total.labels(_name(group)).set(len(jobs(group, about.shards)))
+            for group in payload.groups:
+                self.total.labels(_name(group)).set(len(jobs(group, payload.shards)))
         elif event == "fresh":
-            group, fresh = about
+            group, fresh = payload
             self.fresh.labels(_name(group)).inc(len(fresh))
         elif event == "start":
-            self.running.labels(_name(about[0])).inc()
+            self.running.labels(_name(payload[0])).inc()
         elif event == "made":
-            self._ended(*about)
+            self._count_result(*payload)
         elif event == "end":
             self.server.shutdown()
             self.server.server_close()
             self.thread.join()
 
-    def _ended(self, todo: Group, done: JobResult) -> None:
-        self.running.labels(_name(done.group)).dec()
-        if done.error or done.worker_error:
-            self.failed_jobs.labels(_name(done.group)).inc()
+    def _count_result(self, todo: Group, result: JobResult) -> None:
+        self.running.labels(_name(result.group)).dec()
+        if result.error or result.worker_error:
+            self.failed_jobs.labels(_name(result.group)).inc()
             return
-        self.jobs.labels(_name(done.group)).inc()
+        self.jobs.labels(_name(result.group)).inc()
         for stage in todo:
-            for shard in done.job:
+            for shard in result.job:
                 footer = self.store.footer(stage.name(), shard)
                 if footer is not None:
                     self.units.labels(stage.name()).inc(footer.num_inputs - len(footer.failed))

@@ -20,8 +20,8 @@ from a2data.store.tables import Store
 from a2data.task_map import map_serial
 from model_zoo import cards
 from pipelines.run.bounded import RESUME
-from pipelines.run.local import Models, attempt
-from pipelines.run.schedule import CrewLostError, Group, Job, JobResult
+from pipelines.run.local import ModelCache, attempt_job
+from pipelines.run.schedule import ClusterLostError, Group, Job, JobResult
 from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
 log = logging.getLogger("a2data")
@@ -36,55 +36,57 @@ class Worker:
     """Actor that runs the stages of a group with their models on one node. cpus: CPUs requested by each task of a task map."""
 
     def __init__(self, store: Store, cpus: float = 1):
-        self.store, self.models, self.cpus = store, Models(), cpus
+        self.store, self.models, self.cpus = store, ModelCache(), cpus
         self.progress: Progress | None = None  # of the current job
 
     def ready(self) -> None:
         """Return once the actor is running."""
 
-    def do(self, todo: Group, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
+    def run(self, todo: Group, job: Job, skip: dict[str, str]) -> tuple[str, bool]:
         self.progress = Progress(todo[0].name())
         try:
-            return attempt(self.models, todo, self.store, job, skip, partial(ray_task_map, self.cpus), self.progress)
+            return attempt_job(
+                self.models, todo, self.store, job, skip, partial(ray_task_map, self.cpus), self.progress
+            )
         finally:
             self.progress = None
 
     @ray.method(concurrency_group="report")
     def report(self) -> Report:
-        """Return the progress of the current job. Called while `do` runs."""
+        """Return the progress of the current job. Called while `run` runs."""
         progress = self.progress
         return progress.report() if progress else {}
 
 
 def ray_task_map(
-    cpus: float, work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
+    cpus: float, function: Callable[..., Any], values: Sequence[Any], tasks: Sequence[tuple[int, ...]]
 ) -> Iterator[Any]:
     """Run tasks like a2data.task_map.map_serial: as Ray tasks from the first, and in this worker from the last, until they meet.
 
     This avoids a deadlock: an actor keeps its CPU while it waits, and if that is the last one, no task would ever start.
     """
     if len(tasks) < 2:
-        yield from map_serial(work, things, tasks)
+        yield from map_serial(function, values, tasks)
         return
-    there = [ray.put(thing) for thing in things]
+    value_refs = [ray.put(value) for value in values]
     remote = ray.remote(_task).options(num_cpus=cpus, name="spread")
-    refs = [remote.remote(work, *(there[place] for place in task)) for task in tasks]
-    mine: dict[int, Any] = {}
+    refs = [remote.remote(function, *(value_refs[index] for index in task)) for task in tasks]
+    local_results: dict[int, Any] = {}
     last = len(refs)
     for number, ref in enumerate(refs):
-        while number < last and not _ended(ref):
+        while number < last and not _is_finished(ref):
             last -= 1
-            if not _ended(refs[last]):
+            if not _is_finished(refs[last]):
                 ray.cancel(refs[last])
-                mine[last] = work(*(things[place] for place in tasks[last]))
-        yield mine.pop(number) if number in mine else ray.get(ref)
+                local_results[last] = function(*(values[index] for index in tasks[last]))
+        yield local_results.pop(number) if number in local_results else ray.get(ref)
 
 
-def _task(work: Callable[..., Any], *things: Any) -> Any:
-    return work(*things)
+def _task(function: Callable[..., Any], *values: Any) -> Any:
+    return function(*values)
 
 
-def _ended(ref: Any) -> bool:
+def _is_finished(ref: Any) -> bool:
     return bool(ray.wait([ref], timeout=0)[0])
 
 
@@ -104,18 +106,21 @@ def connect(address: str) -> None:
         signal.signal(signal.SIGTERM, stop)
 
 
-def device(address: str, wanted: str | None) -> str:
-    """Join the cluster and return the device of its actors, "cpu" or "cuda". Raises ValueError if no node has a wanted GPU."""
+def device(address: str, requested: str | None) -> str:
+    """Join the cluster and return the device of its actors, "cpu" or "cuda".
+
+    Raises ValueError if a GPU is requested and no node has one.
+    """
     connect(address)
     gpus = ray.cluster_resources().get("GPU", 0)
-    if wanted not in (None, "cpu", "cuda"):
-        raise ValueError(f"--device {wanted}: on a cluster write cpu or cuda; Ray chooses the GPU")
-    if wanted == "cuda" and not gpus:
+    if requested not in (None, "cpu", "cuda"):
+        raise ValueError(f"--device {requested}: on a cluster write cpu or cuda; Ray chooses the GPU")
+    if requested == "cuda" and not gpus:
         raise ValueError("--device cuda: no node of the cluster has a GPU; omit the flag to run on CPU")
-    return wanted or ("cuda" if gpus else "cpu")
+    return requested or ("cuda" if gpus else "cpu")
 
 
-def gpu_share(group: Group, memory_gb: float | None) -> float:
+def gpu_fraction(group: Group, memory_gb: float | None) -> float:
     """Return the fraction of a GPU that a worker of a group requests, at most 1.
 
     It is the sum of the stages' fractions or, for GPUs of `memory_gb`, that of the memory on the cards of their models. A model
@@ -130,9 +135,9 @@ def gpu_share(group: Group, memory_gb: float | None) -> float:
     return min(1.0, math.ceil((sum(gpus) + CONTEXT_MB / 1000 / memory_gb) * 100) / 100)
 
 
-def node_lost(died: Exception) -> bool:
+def node_lost(error: Exception) -> bool:
     """Return whether an actor died with its node. If the node is killed, Ray only finds the actor unreachable at first."""
-    return isinstance(died, ray.exceptions.ActorUnavailableError) or "its node has died" in str(died)
+    return isinstance(error, ray.exceptions.ActorUnavailableError) or "its node has died" in str(error)
 
 
 Shape = tuple[float, float]  # CPUs and GPUs that an actor requests
@@ -147,7 +152,7 @@ class RayExecutor:
     workers: most concurrent jobs of a group, by the name of any of its stages; by default as many as fit on the cluster and one
     more that waits, so that an autoscaler sees the demand.
     cpus: CPUs that an actor requests, instead of those of its stages; fractions let many actors share few cores.
-    gpu_memory_gb: memory of each GPU; an actor then requests the share that its models need by their cards, see `gpu_share`.
+    gpu_memory_gb: memory of each GPU; an actor then requests the fraction that its models need, see `gpu_fraction`.
     """
 
     def __init__(
@@ -163,51 +168,57 @@ class RayExecutor:
         self.gpu_memory_gb = gpu_memory_gb
         self.watchdog = Watchdog(timeouts or Timeouts())
         self.interval_s = self.watchdog.timeouts.interval_s(REPORT_S)
-        self.reports: dict[Any, Any] = {}  # ref of report() -> ref of do()
+        self.reports: dict[Any, Any] = {}  # ref of report() -> ref of run()
         # when reports were last requested, and when the nodes were last checked
-        self.asked_s = self.looked_s = time.monotonic()
+        self.requested_s = self.checked_s = time.monotonic()
         # when a worker last had a job or none was pending
         self.placed_s = self.reminded_s = time.monotonic()
         self.pools: dict[Shape, list[Any]] = {}  # every actor not known to be dead
         self.idle: dict[Shape, list[tuple[Group, Any]]] = {}  # last group, actor
         self.starting: dict[Any, tuple[Shape, Any]] = {}  # ref of ready() -> actor
-        self.busy: dict[Any, tuple[Group, Job, Any]] = {}  # ref of do() -> group, job, actor
+        self.busy: dict[Any, tuple[Group, Job, Any]] = {}  # ref of run() -> group, job, actor
         self.shapes: dict[Group, Shape] = {}
-        self.has: dict[str, float] = {}  # the cluster's resources, queried once between two calls of rest()
-        self.wanting: set[Shape] = set()  # shapes of workers requested since the last rest()
+        self.cluster_resources: dict[
+            str, float
+        ] = {}  # the cluster's resources, queried once between two calls of release_idle()
+        self.requested_shapes: set[Shape] = set()  # shapes of workers requested since the last release_idle()
 
-    def submit(self, group: Group, waiting: int) -> Any:
+    def acquire_worker(self, group: Group, waiting: int) -> Any:
         shape = self._shape(group)
-        if sum(g == group for g, _, _ in self.busy.values()) >= self._most(group, shape):
+        if sum(g == group for g, _, _ in self.busy.values()) >= self._max_workers(group, shape):
             return None
         idle = self.idle.setdefault(shape, [])
         if idle:
             best = next((n for n, (last, _) in enumerate(idle) if last == group), 0)
             return idle.pop(best)[1]
-        self.wanting.add(shape)
+        self.requested_shapes.add(shape)
         starting = sum(s == shape for s, _ in self.starting.values())
-        if starting < waiting and len(self.pools.setdefault(shape, [])) < self._room(shape):
+        if starting < waiting and len(self.pools.setdefault(shape, [])) < self._capacity(shape):
             self._start_actor(shape)
         return None
 
     def _shape(self, group: Group) -> Shape:
         if group not in self.shapes:
             cpus = self.cpus if self.cpus is not None else max(stage.cpus for stage in group)
-            gpus = gpu_share(group, self.gpu_memory_gb)
+            gpus = gpu_fraction(group, self.gpu_memory_gb)
             if gpus and not ray.cluster_resources().get("GPU"):  # the actor would never be placed
                 log.warning("%s requests %.2f GPU, but the cluster has none; running on CPU", group[0].name(), gpus)
                 gpus = 0.0
             self.shapes[group] = cpus, gpus
         return self.shapes[group]
 
-    def _room(self, shape: Shape) -> int:
-        self.has = self.has or ray.cluster_resources()
-        fits = [int(self.has.get(name, 0) / need) for name, need in zip(("CPU", "GPU"), shape, strict=True) if need]
+    def _capacity(self, shape: Shape) -> int:
+        self.cluster_resources = self.cluster_resources or ray.cluster_resources()
+        fits = [
+            int(self.cluster_resources.get(name, 0) / amount)
+            for name, amount in zip(("CPU", "GPU"), shape, strict=True)
+            if amount
+        ]
         return min(fits, default=1) + 1
 
-    def _most(self, group: Group, shape: Shape) -> int:
+    def _max_workers(self, group: Group, shape: Shape) -> int:
         limits = [self.workers[stage.name()] for stage in group if stage.name() in self.workers]
-        return min(limits, default=self._room(shape))
+        return min(limits, default=self._capacity(shape))
 
     def _start_actor(self, shape: Shape) -> None:
         actor: Any = (
@@ -219,73 +230,79 @@ class RayExecutor:
         self.starting[actor.ready.remote()] = shape, actor
 
     def start(self, worker: Any, group: Group, todo: Group, job: Job, skip: dict[str, str]) -> None:
-        ref = worker.do.remote(todo, job, skip)
+        ref = worker.run.remote(todo, job, skip)
         self.busy[ref] = group, job, worker
         self.watchdog.begin(ref, todo)
 
     def wait(self) -> list[JobResult]:
         refs = [*self.busy, *self.starting]
         ended = ray.wait(refs, num_returns=1, timeout=min(0.5, self.interval_s))[0] if refs else []
-        out = [done for ref in ended for done in (self._started(ref) if ref in self.starting else self._ended(ref))]
-        self._ask()
-        out += [self._end(ref, verdict) for ref, verdict in self.watchdog.verdicts()]
-        self._look_at_nodes()
-        self._look_at_placement()
+        out = [
+            result
+            for ref in ended
+            for result in (self._on_worker_started(ref) if ref in self.starting else self._on_job_ended(ref))
+        ]
+        self._poll_reports()
+        out += [self._kill_worker(ref, verdict) for ref, verdict in self.watchdog.verdicts()]
+        self._check_own_node()
+        self._check_placement()
         return out
 
-    def _ask(self) -> None:
+    def _poll_reports(self) -> None:
         """Process received reports and request new ones, except from workers that have not answered yet."""
         for ref in ray.wait(list(self.reports), num_returns=len(self.reports), timeout=0)[0] if self.reports else []:
-            of = self.reports.pop(ref)
+            job_ref = self.reports.pop(ref)
             with suppress(ray.exceptions.RayError):  # the ref of its job raises it too
-                self.watchdog.beat(of, ray.get(ref))
-        if time.monotonic() - self.asked_s >= self.interval_s:
-            self.asked_s = time.monotonic()
-            asked = set(self.reports.values())
+                self.watchdog.beat(job_ref, ray.get(ref))
+        if time.monotonic() - self.requested_s >= self.interval_s:
+            self.requested_s = time.monotonic()
+            requested = set(self.reports.values())
             for ref, (_, _, actor) in self.busy.items():
-                if ref not in asked:
+                if ref not in requested:
                     self.reports[actor.report.remote()] = ref
 
-    def _end(self, ref: Any, verdict: Verdict) -> JobResult:
+    def _kill_worker(self, ref: Any, verdict: Verdict) -> JobResult:
         group, job, actor = self.busy.pop(ref)
         self._forget(ref)
         self._kill_actor(self.shapes[group], actor)  # by the node's raylet, so it works for a stopped process too
-        return JobResult(group, job, "", verdict.sentence(), stuck=verdict.stuck)
+        return JobResult(group, job, "", verdict.message(), stuck=verdict.stuck)
 
     def _forget(self, ref: Any) -> None:
         self.watchdog.end(ref)
-        self.reports = {report: of for report, of in self.reports.items() if of != ref}
+        self.reports = {report: job_ref for report, job_ref in self.reports.items() if job_ref != ref}
 
-    def _look_at_nodes(self) -> None:
-        """Raise CrewLostError if the driver's node has left the cluster: it cannot start workers any more."""
-        if time.monotonic() - self.looked_s < REPORT_S:
+    def _check_own_node(self) -> None:
+        """Raise ClusterLostError if the driver's node has left the cluster: it cannot start workers any more."""
+        if time.monotonic() - self.checked_s < REPORT_S:
             return
-        self.looked_s = time.monotonic()
-        mine = ray.get_runtime_context().get_node_id()
-        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == mine):
-            raise CrewLostError(f"the Ray node of this machine has died; {RESUME}")
+        self.checked_s = time.monotonic()
+        node_id = ray.get_runtime_context().get_node_id()
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id):
+            raise ClusterLostError(f"the Ray node of this machine has died; {RESUME}")
 
-    def _look_at_placement(self) -> None:
-        """Report when workers are pending and none is running. Raises CrewLostError after `placement_s`."""
+    def _check_placement(self) -> None:
+        """Report when workers are pending and none is running. Raises ClusterLostError after `placement_s`."""
         now = time.monotonic()
         if self.busy or not self.starting:
             self.placed_s = self.reminded_s = now
             return
-        shapes = " or ".join(f"{cpus:g} CPU" + f" and {gpus:g} GPU" * bool(gpus) for cpus, gpus in self.wanted())
+        shapes = " or ".join(
+            f"{cpus:g} CPU" + f" and {gpus:g} GPU" * bool(gpus) for cpus, gpus in self.pending_shapes()
+        )
         if now - self.reminded_s >= REMINDER_S:
             self.reminded_s = now
             log.error("no worker for %.0f s: the cluster has no node with %s free", now - self.placed_s, shapes)
         if now - self.placed_s >= self.placement_s:
-            raise CrewLostError(
+            raise ClusterLostError(
                 f"the cluster has placed no worker for {self.placement_s:g} s: each requests {shapes}, and no node has that free "
                 f"(see `ray status`); {RESUME}"
             )
 
-    def wanted(self) -> list[Shape]:
+    def pending_shapes(self) -> list[Shape]:
         """Return the resource requests of workers that are not placed yet."""
         return sorted({shape for shape, _ in self.starting.values()})
 
-    def _started(self, ref: Any) -> list[JobResult]:
+    def _on_worker_started(self, ref: Any) -> list[JobResult]:
         shape, actor = self.starting.pop(ref)
         try:
             ray.get(ref)
@@ -295,37 +312,37 @@ class RayExecutor:
             log.warning("a worker did not start: %s", error)
         return []
 
-    def _ended(self, ref: Any) -> list[JobResult]:
+    def _on_job_ended(self, ref: Any) -> list[JobResult]:
         group, job, actor = self.busy.pop(ref)
         self._forget(ref)
         shape = self.shapes[group]
         try:
-            error, loaded = ray.get(ref)
+            message, loaded = ray.get(ref)
             self.idle[shape].append((group, actor))
-            return [JobResult(group, job, error, "", loaded)]
+            return [JobResult(group, job, message, "", loaded)]
         except ray.exceptions.RayTaskError as failed:  # the job did not start, e.g. its stage cannot be unpickled there
             self.idle[shape].append((group, actor))
             return [JobResult(group, job, str(failed).splitlines()[-1], "")]
-        except ray.exceptions.RayError as died:  # killed, out of memory, or its node left
+        except ray.exceptions.RayError as error:  # killed, out of memory, or its node left
             # it may only be unreachable; two actors would write the same part
             self._kill_actor(shape, actor)
-            why = str(died).splitlines()
-            if node_lost(died):
-                return [JobResult(group, job, "", f"its node left ({why[-1].strip()})", node_lost=True)]
-            return [JobResult(group, job, "", f"its worker died ({why[0]})")]
+            lines = str(error).splitlines()
+            if node_lost(error):
+                return [JobResult(group, job, "", f"its node left ({lines[-1].strip()})", node_lost=True)]
+            return [JobResult(group, job, "", f"its worker died ({lines[0]})")]
 
-    def rest(self) -> None:
+    def release_idle(self) -> None:
         """Stop actors that are not needed if others wait for resources. Called once all jobs that can start were offered."""
         for shape, idle in self.idle.items():
-            if self.wanting - {shape}:
+            if self.requested_shapes - {shape}:
                 while idle:
                     self._kill_actor(shape, idle.pop()[1])
         for ref, (shape, actor) in list(self.starting.items()):
-            if shape not in self.wanting:
+            if shape not in self.requested_shapes:
                 del self.starting[ref]
                 self._kill_actor(shape, actor)
-        self.wanting.clear()
-        self.has = {}  # nodes come and go
+        self.requested_shapes.clear()
+        self.cluster_resources = {}  # nodes come and go
 
     def _kill_actor(self, shape: Shape, actor: Any) -> None:
         self.pools[shape].remove(actor)

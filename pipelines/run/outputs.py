@@ -23,53 +23,54 @@ class ShrinkError(Exception):
     """Publishing would lose more than half of the samples that are published."""
 
 
-def tables(ledger: Ledger) -> str:
+def tables_digest(ledger: Ledger) -> str:
     """Return a digest of the rows of the table `pack`; "" if it does not exist."""
     digests = ledger.entries("pack").rows["digest"].to_pylist()
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""
 
 
-def index(
+def write_index(
     ledger: Ledger,
     out: Folder,
     profile: str,
     stages: Sequence[Stage],
     owner: dict[str, str] | None = None,
-    least: int = 0,
+    min_samples: int = 0,
     data: bytes | None = None,
 ) -> dict[str, Any]:
     """Write index.parquet and manifest.json for the tars in `out`, unless they already describe these tables.
 
-    owner: the work folder that must own `out`. least: the minimum number of samples to publish. data: the bytes of index.parquet,
-    if they are known. Returns the manifest. Raises ShrinkError, before anything is replaced or removed, if there are fewer.
+    owner: the work folder that must own `out`. min_samples: the minimum number of samples to publish. data: the bytes of
+    index.parquet, if they are known. Returns the manifest. Raises ShrinkError, before anything is replaced or removed, if there
+    are fewer samples.
     """
     store = ledger.store
     about = {
         "profile": profile,
         "stages": {stage.name(): _about(stage) for stage in stages},
-        "tables": tables(ledger) or hashlib.sha256(b"").hexdigest()[:16],
+        "tables": tables_digest(ledger) or hashlib.sha256(b"").hexdigest()[:16],
     }
-    old = tars.manifest(out)
-    tars.check_owner(out, old, owner or old.get("owner"))
-    if old.get("about") == about and _is_indexed(data or out.get("index.parquet"), old):
+    published = tars.manifest(out)
+    tars.check_owner(out, published, owner or published.get("owner"))
+    if published.get("about") == about and _is_indexed(data or out.get("index.parquet"), published):
         tars.remove_replaced(out)
-        return old
+        return published
     rows = [row for shard in store.shards("pack") for row in store.read("pack", shard, Packed)]
-    if len(rows) < least:
+    if len(rows) < min_samples:
         raise ShrinkError(
             f"only {len(rows)} triplets would remain in {out.root}, fewer than half of those published: nothing was published or "
             f"removed; see `a2data status {store.root}`, or publish with `a2data run --work {store.root} --allow-shrink`"
         )
-    made = tars.finish(out, rows, about, owner)
+    manifest = tars.finish(out, rows, about, owner)
     if rows:
-        card.write(out, made, rows[0].members)
-        croissant.write(out, made)
+        card.write(out, manifest, rows[0].members)
+        croissant.write(out, manifest)
         if any(stage.energon for stage in stages if isinstance(stage, Pack)):
             energon.write(out, rows)
-    return made
+    return manifest
 
 
-def published(data: bytes | None) -> list[str]:
+def published_clip_ids(data: bytes | None) -> list[str]:
     """Return the clip ids of the samples in an index, the bytes of index.parquet; [] if it is missing or cannot be read."""
     try:
         if not data:
@@ -89,21 +90,23 @@ def _is_indexed(data: bytes | None, manifest: dict[str, Any]) -> bool:
     return recorded is None or recorded["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-def splits(manifest: dict[str, Any]) -> str:
+def describe_splits(manifest: dict[str, Any]) -> str:
     """Describe each split of a manifest in a line; add a line if one component exceeds a requested split fraction."""
     lines = []
     for name, about in manifest.get("splits", {}).items():
-        held, largest = f"{about['share']:.1%}", f"{about['largest_component']:.1%}"
+        fraction, largest = f"{about['share']:.1%}", f"{about['largest_component']:.1%}"
         lines.append(
-            f"{name}: {about['samples']} triplets, {held}, in {about['components']} components, the largest {largest}"
+            f"{name}: {about['samples']} triplets, {fraction}, in {about['components']} components, the largest {largest}"
         )
-    shares = shares_of(manifest.get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", ""))
+    requested = shares_of(
+        manifest.get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", "")
+    )
     components = {name: about["largest_component"] for name, about in manifest.get("splits", {}).items()}
-    for name, share in shares.items():
+    for name, share in requested.items():
         if max(components.values(), default=0) > share:
-            where = max(components, key=components.__getitem__)
+            split = max(components, key=components.__getitem__)
             lines.append(
-                f"{name}: requested {share:.1%}, but one component, in {where}, holds {components[where]:.1%}: its videos share "
+                f"{name}: requested {share:.1%}, but one component, in {split}, holds {components[split]:.1%}: its videos share "
                 "identities and cannot be split"
             )
     return "".join(f"{line}\n" for line in lines)

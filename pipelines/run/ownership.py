@@ -44,7 +44,7 @@ def identify(store: Store) -> Identity:
 
     Call it under the lock of the work folder. Raises ValueError for an unreadable file.
     """
-    here, data = _place(store), store.get(FILE)
+    here, data = _absolute_path(store), store.get(FILE)
     try:
         known = Identity(**json.loads(data)) if data else None
     except (TypeError, ValueError) as error:
@@ -56,20 +56,20 @@ def identify(store: Store) -> Identity:
     return new
 
 
-def _place(folder: Folder) -> str:
+def _absolute_path(folder: Folder) -> str:
     return os.path.realpath(folder.base) if folder.local else folder.root.rstrip("/")
 
 
-def _host(out: Folder) -> str:
+def _enclosing_work_folder(out: Folder) -> str:
     """Return the work folder that contains a local folder; "" if none does."""
-    place = _place(out)
-    above = [place, *map(str, PurePath(place).parents)] if out.local else []
-    return next((folder for folder in above if os.path.exists(os.path.join(folder, "run.json"))), "")
+    path = _absolute_path(out)
+    candidates = [path, *map(str, PurePath(path).parents)] if out.local else []
+    return next((folder for folder in candidates if os.path.exists(os.path.join(folder, "run.json"))), "")
 
 
-def refusal(
-    me: Identity,
-    about: dict[str, Any],
+def refusal_reason(
+    identity: Identity,
+    manifest: dict[str, Any],
     entries: Sequence[str],
     inside: bool,
     tables: str,
@@ -78,25 +78,25 @@ def refusal(
 ) -> str:
     """Return why a work folder may not write into an out folder; "" if it may. Pure.
 
-    about: manifest of the out folder; {} if it is missing or damaged. entries: other files in it. inside: whether the out folder
+    manifest: that of the out folder; {} if it is missing or damaged. entries: other files in it. inside: whether the out folder
     is inside the work folder. tables: digest of the work folder's table `pack`, used for manifests from before 2026-12, which do
     not have an owner. host: work folder that contains the out folder. packed: tars that the work folder packed into this out
     folder; if the manifest is missing, any of them, whose names end in their sha256, identifies the owner. A copied work folder
     packed none.
     """
-    owner = about.get("owner")
+    owner = manifest.get("owner")
     if isinstance(owner, dict):
-        mine = (me.id, *me.copied_from) if inside else (me.id,)
-        return "" if owner.get("id") in mine else f"belongs to the work folder {owner.get('work')}"
-    recipe = about.get("about")
+        own_ids = (identity.id, *identity.copied_from) if inside else (identity.id,)
+        return "" if owner.get("id") in own_ids else f"belongs to the work folder {owner.get('work')}"
+    recipe = manifest.get("about")
     packed_here = bool(tables) and isinstance(recipe, dict) and recipe.get("tables") == tables
-    has_mine = not about and not me.copied_from and not packed.isdisjoint(entries)
-    if inside or not entries or ((packed_here or has_mine) and not host):
+    owns_entries = not manifest and not identity.copied_from and not packed.isdisjoint(entries)
+    if inside or not entries or ((packed_here or owns_entries) and not host):
         return ""
     if host:
         return f"is inside the work folder {host}"
-    more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
-    return f"holds files that this work folder did not write ({', '.join(entries[:3])}{more})"
+    remainder = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+    return f"holds files that this work folder did not write ({', '.join(entries[:3])}{remainder})"
 
 
 def check(store: Store, out: Folder, take_over: bool = False) -> tuple[Identity, dict[str, Any]]:
@@ -104,24 +104,28 @@ def check(store: Store, out: Folder, take_over: bool = False) -> tuple[Identity,
 
     Raises PermissionError if the one may not write into the other.
     """
-    me, about = identify(store), writer.manifest(out)
+    identity, manifest = identify(store), writer.manifest(out)
     # manifests with an owner decide by that alone: neither the folder nor the footers of `pack` are read
-    owned = isinstance(about.get("owner"), dict)
+    owned = isinstance(manifest.get("owner"), dict)
     entries = [] if owned else [name for name in out.entries() if name != LOCK]
-    inside = f"{_place(out)}/".startswith(f"{_place(store)}/")
-    tables = "" if take_over or owned else outputs.tables(Ledger(store))
-    packed = frozenset() if take_over or about else _packed(store, out)
-    why = "" if take_over else refusal(me, about, entries, inside, tables, _host(out), packed)
-    if why:
+    inside = f"{_absolute_path(out)}/".startswith(f"{_absolute_path(store)}/")
+    tables = "" if take_over or owned else outputs.tables_digest(Ledger(store))
+    packed = frozenset() if take_over or manifest else _packed(store, out)
+    reason = (
+        ""
+        if take_over
+        else refusal_reason(identity, manifest, entries, inside, tables, _enclosing_work_folder(out), packed)
+    )
+    if reason:
         raise PermissionError(
-            f"{out.root} {why}: choose another folder with `a2data run --out`, or pass --take-over to make {store.root} its "
+            f"{out.root} {reason}: choose another folder with `a2data run --out`, or pass --take-over to make {store.root} its "
             "owner; tars listed in its manifest are then removed once new ones replace them, other files are kept"
         )
-    return me, about
+    return identity, manifest
 
 
 @contextlib.contextmanager
-def claimed(
+def claim(
     store: Store, out: Folder, take_over: bool = False, checked: tuple[Identity, dict[str, Any]] | None = None
 ) -> Iterator[dict[str, str]]:
     """Claim the out folder of a work folder and keep other runs out of it during the block. Yields the manifest's owner entry.
@@ -134,19 +138,19 @@ def claimed(
     """
     if checked is None or checked[1].get("owner") != checked[0].owner:
         checked = check(store, out, take_over)  # before the lock, which writes a file
-    me, about = checked
-    with exclusive_lock(out) if _place(out) != _place(store) else contextlib.nullcontext():
+    identity, manifest = checked
+    with exclusive_lock(out) if _absolute_path(out) != _absolute_path(store) else contextlib.nullcontext():
         if out.local:
-            me, about = check(store, out, take_over)
-        owner = me.owner
+            identity, manifest = check(store, out, take_over)
+        owner = identity.owner
         if out.local:  # half-written files of killed runs
             for name in filter(SCRATCH.fullmatch, out.names()):
                 out.remove(name)
-        if "owner" not in about:
-            _mark_unlisted(store, out, writer.listed(about))
-        if about.get("owner") != owner:
-            start = about or {"format": writer.FORMAT, "samples": 0, "shards": []}
-            writer.put_manifest(out, start | {"owner": owner})
+        if "owner" not in manifest:
+            _mark_unlisted(store, out, writer.listed(manifest))
+        if manifest.get("owner") != owner:
+            initial = manifest or {"format": writer.FORMAT, "samples": 0, "shards": []}
+            writer.put_manifest(out, initial | {"owner": owner})
         yield owner
 
 

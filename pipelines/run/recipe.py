@@ -12,7 +12,7 @@ from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from a2data.store.url import is_url, refuse_password
-from pipelines.run.settings import parse, scalar
+from pipelines.run.settings import parse, value_type
 from stages.retrieve.stage import Retrieve
 
 FILE = "thresholds.json"
@@ -75,9 +75,9 @@ class Recipe:
 
     def folder(self, store: Store) -> Folder:
         """Return the folder of the shards."""
-        elsewhere = is_url(refuse_password(self.out)) or os.path.isabs(self.out)
+        is_absolute = is_url(refuse_password(self.out)) or os.path.isabs(self.out)
         return Folder(
-            self.out if elsewhere else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}"
+            self.out if is_absolute else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}"
         )
 
     def set_folder(self, store: Store, out: str) -> None:
@@ -116,30 +116,30 @@ class Recipe:
             if not match:
                 raise ValueError(f"--set {text!r}: write it as stage.field=value, such as detect.confidence=0.5")
             stage, name, value = match.groups()
-            hint = _type(stages, stage, name, f"--set {text!r}")
+            hint = _setting_type(stages, stage, name, f"--set {text!r}")
             self.settings.setdefault(stage, {})[name] = parse(value, hint, text)
 
     def update(self, stages: Sequence[Stage], settings: Mapping[str, Mapping[str, Any]], path: str) -> None:
         """Apply {stage: {field: value}} of the settings file at `path`. Raises ValueError, with the path, for an invalid one."""
         for stage, values in settings.items():
             for name, value in values.items():
-                where = f"{path}: {name} = {value!r} in [{stage}]"
-                hint = _type(stages, stage, name, where)
-                wanted = scalar(hint)
-                if type(value) is not wanted and not (wanted is float and type(value) is int):
-                    raise ValueError(f"{where}: expected {wanted.__name__}, got {type(value).__name__}")
-                self.settings.setdefault(stage, {})[name] = parse(str(value), hint, where)
+                context = f"{path}: {name} = {value!r} in [{stage}]"
+                hint = _setting_type(stages, stage, name, context)
+                expected = value_type(hint)
+                if type(value) is not expected and not (expected is float and type(value) is int):
+                    raise ValueError(f"{context}: expected {expected.__name__}, got {type(value).__name__}")
+                self.settings.setdefault(stage, {})[name] = parse(str(value), hint, context)
 
 
-def _type(stages: Sequence[Stage], stage: str, name: str, where: str) -> Any:
-    """Return the type of a setting. Raises ValueError, beginning with `where`, for one that cannot be set."""
+def _setting_type(stages: Sequence[Stage], stage: str, name: str, context: str) -> Any:
+    """Return the type of a setting. Raises ValueError, beginning with `context`, for one that cannot be set."""
     types = {s.name(): {f.name: f.type for f in fields(s)} for s in stages}  # type: ignore[arg-type]
     if stage not in types:
-        raise ValueError(f"{where}: unknown stage {stage!r}; the stages are {', '.join(types)}")
+        raise ValueError(f"{context}: unknown stage {stage!r}; the stages are {', '.join(types)}")
     if (stage, name) in RUNNER_OWNED:
-        raise ValueError(f"{where}: this field cannot be set here; {RUNNER_OWNED[stage, name]}")
+        raise ValueError(f"{context}: this field cannot be set here; {RUNNER_OWNED[stage, name]}")
     if name not in types[stage]:
-        raise ValueError(f"{where}: {stage} does not have the setting {name!r}; it has {', '.join(types[stage])}")
+        raise ValueError(f"{context}: {stage} does not have the setting {name!r}; it has {', '.join(types[stage])}")
     return types[stage][name]
 
 

@@ -2,10 +2,10 @@
 
 They differ in their executor (see pipelines/run/local.py and pipelines/run/on_ray.py):
 
-* `submit(group, waiting) -> worker | None`: return an idle worker for this group of stages if one is available
+* `acquire_worker(group, waiting) -> worker | None`: return an idle worker for this group of stages if one is available
 * `start(worker, group, todo, job, skip)`: start a job on it
 * `wait() -> list[JobResult]`: return the jobs that ended, or [] after a while, so that progress can be shown
-* `rest()`: called when every job that can start was offered, so that unused workers may be stopped
+* `release_idle()`: called when every job that can start was offered, so that idle workers may be stopped
 * `close()`
 """
 
@@ -29,10 +29,10 @@ from pipelines.run.watchdog import Stuck
 
 log = logging.getLogger("a2data")
 
-REMAKES = 2  # most times that a damaged part is rebuilt in one run
-SAVE_S = 600.0  # a run that is killed leaves at most this time's parts to be read again
+MAX_REBUILDS = 2  # of a damaged part in one run
+SAVE_INTERVAL_S = 600.0  # of the ledger; after a kill, the parts of at most this time are read again
 MAX_WORKER_DEATHS = 3  # after this many worker deaths, the unit is blamed
-NODE_LOSS = 0.25  # of a worker death: spot nodes leave by themselves, but a unit may also take its node down
+NODE_LOSS_WEIGHT = 0.25  # of a worker death: spot nodes leave without a fault, but a unit may also take its node down
 
 Group = tuple[Stage, ...]
 Job = tuple[int, ...]
@@ -50,7 +50,7 @@ class JobResult(NamedTuple):
     node_lost: bool = False  # the worker died with its node
 
 
-class CrewLostError(RuntimeError):
+class ClusterLostError(RuntimeError):
     """The cluster is gone or does not provide workers, so that no more jobs can run."""
 
 
@@ -108,7 +108,7 @@ class Task:
 
     group: Group
     job: Job
-    waits: set[tuple[str, int]]  # parts still to come
+    pending_inputs: set[tuple[str, int]]  # parts still to come
     todo: Group | None = None  # stages that it must run, from the first stale one to the last; None: not decided yet
     failed: bool = False
 
@@ -117,20 +117,20 @@ class Scheduler:
     """Queue of jobs with their order and dependencies."""
 
     def __init__(
-        self, stages: Sequence[Stage], ledger: Ledger, shards: Sequence[int], watch: Listener = lambda *_: None
+        self, stages: Sequence[Stage], ledger: Ledger, shards: Sequence[int], listener: Listener = lambda *_: None
     ):
-        self.store, self.groups, self.shards, self.watch = ledger.store, groups(stages), shards, watch
+        self.store, self.groups, self.shards, self.listener = ledger.store, groups(stages), shards, listener
         self.ledger = ledger
         self.summary = Summary(self.ledger)
         self.ready: dict[Group, deque[Task]] = {group: deque() for group in self.groups}
         self.open: dict[Group, dict[Job, Task]] = {group: {} for group in self.groups}  # all but the finished ones
-        self.feeds: dict[tuple[str, int], list[Task]] = {}  # (table, shard) -> open tasks that read it
+        self.dependents: dict[tuple[str, int], list[Task]] = {}  # (table, shard) -> open tasks that read it
         self.deaths: dict[tuple, float] = defaultdict(
             float
-        )  # (group, job, unit in flight) -> worker deaths, see NODE_LOSS
+        )  # (group, job, unit in flight) -> worker deaths, see NODE_LOSS_WEIGHT
         self.skip: dict[tuple[Group, Job], dict[str, str]] = {}
-        self.remade: Counter = Counter()  # (table, shard) -> times that a finished part was damaged
-        self.left = 0
+        self.rebuild_counts: Counter = Counter()  # (table, shard) -> times that a finished part was damaged
+        self.num_open = 0
         self.stopped = False  # no more jobs are started
         made_by = {stage.name(): group for group in self.groups for stage in group}
         # tables of other groups of this run
@@ -142,21 +142,23 @@ class Scheduler:
 
     def begin(self) -> None:
         """Open a task for each job, except for those that are fresh and depend on fresh jobs alone."""
-        settled: dict[str, set[int]] = {}
+        fresh_shards: dict[str, set[int]] = {}
         for group in self.groups:
             self.fresh[group] = [self.ledger.is_fresh(stage) for stage in group]
-            reads = [(name, settled.get(name, set())) for name in self.reads[group]]
-            done, known = [], self._fresh_shards(group)
+            reads = [(name, fresh_shards.get(name, set())) for name in self.reads[group]]
+            fresh_jobs, group_fresh = [], self._fresh_shards(group)
             for job in jobs(group, self.shards):
-                late = {(name, shard) for name, there in reads for shard in job if shard not in there}
-                if late or (job[0] not in known if known is not None else self._stale(group, job)):
-                    self._open(group, job, late)
+                pending_inputs = {(name, shard) for name, fresh in reads for shard in job if shard not in fresh}
+                if pending_inputs or (
+                    job[0] not in group_fresh if group_fresh is not None else self._stages_to_run(group, job)
+                ):
+                    self._add_task(group, job, pending_inputs)
                 else:
-                    done.append(job)
-            shards = {shard for job in done for shard in job}
-            settled.update({stage.name(): shards for stage in group})
-            if done:
-                self.watch("fresh", (group, done))
+                    fresh_jobs.append(job)
+            shards = {shard for job in fresh_jobs for shard in job}
+            fresh_shards.update({stage.name(): shards for stage in group})
+            if fresh_jobs:
+                self.listener("fresh", (group, fresh_jobs))
 
     def _fresh_shards(self, group: Group) -> set[int] | None:
         """Return the shards for which all parts of a group are fresh; None for a stage over all shards."""
@@ -165,16 +167,16 @@ class Scheduler:
         fresh = np.logical_and.reduce([self.ledger.fresh(stage, self.shards) for stage in group])
         return {shard for shard, done in zip(self.shards, fresh.tolist(), strict=True) if done}
 
-    def _open(self, group: Group, job: Job, waits: set[tuple[str, int]]) -> None:
-        task = self.open[group][job] = Task(group, job, waits)
-        self.left += 1
+    def _add_task(self, group: Group, job: Job, pending_inputs: set[tuple[str, int]]) -> None:
+        task = self.open[group][job] = Task(group, job, pending_inputs)
+        self.num_open += 1
         for name in self.reads[group]:
             for shard in job:
-                self.feeds.setdefault((name, shard), []).append(task)
-        if not waits:
+                self.dependents.setdefault((name, shard), []).append(task)
+        if not pending_inputs:
             self.ready[group].append(task)
 
-    def _stale(self, group: Group, job: Job) -> Group:
+    def _stages_to_run(self, group: Group, job: Job) -> Group:
         """Return the stages of a group that this job must run, from the first stale one to the last; () if all are fresh."""
         for number, is_fresh in enumerate(self.fresh[group]):
             if not is_fresh(job):
@@ -186,184 +188,184 @@ class Scheduler:
         while self.ready[group] and not self.stopped:
             task = self.ready[group][0]
             if task.todo is None:
-                task.todo = self._stale(group, task.job)
+                task.todo = self._stages_to_run(group, task.job)
             if task.todo:
                 return task
             self.ready[group].popleft()
             self.finish(task)
-            self.watch("fresh", (group, [task.job]))
+            self.listener("fresh", (group, [task.job]))
         return None
 
     def finish(self, task: Task) -> None:
-        self.left -= 1
+        self.num_open -= 1
         del self.open[task.group][task.job]
         for part in parts_of(task.group, task.job):
-            for later in self.feeds.get(part, ()):
-                if part in later.waits:
-                    later.waits.remove(part)
-                    if not later.waits:
-                        self.ready[later.group].append(later)
+            for dependent in self.dependents.get(part, ()):
+                if part in dependent.pending_inputs:
+                    dependent.pending_inputs.remove(part)
+                    if not dependent.pending_inputs:
+                        self.ready[dependent.group].append(dependent)
 
-    def on_job_done(self, done: JobResult, made: int) -> None:
+    def on_job_done(self, result: JobResult, num_parts: int) -> None:
         """Process the result of a job: success, an exception (its dependents stay blocked), a stuck unit, or a dead worker."""
-        task = self.open[done.group][done.job]
-        if not done.error and not done.worker_error:
-            self.ledger.reread(parts_of(task.todo or (), done.job))
-            self.summary.jobs += made
+        task = self.open[result.group][result.job]
+        if not result.error and not result.worker_error:
+            self.ledger.reread(parts_of(task.todo or (), result.job))
+            self.summary.jobs += num_parts
             self.finish(task)
-        elif done.error:
-            if not self._wait_for_damaged(task, done):
-                self._on_job_failed(task, done.error, done.loaded)
-        elif done.stuck:
-            self._skip_stuck(task, done)
+        elif result.error:
+            if not self._wait_for_damaged(task, result):
+                self._on_job_failed(task, result.error, result.loaded)
+        elif result.stuck:
+            self._skip_stuck(task, result)
         else:
-            self._on_worker_death(task, done)
+            self._on_worker_death(task, result)
 
-    def _wait_for_damaged(self, task: Task, done: JobResult) -> bool:
+    def _wait_for_damaged(self, task: Task, result: JobResult) -> bool:
         """Schedule damaged parts, which were moved aside, to be rebuilt, and make the job that found them wait.
 
-        Returns whether there are any. After REMAKES rebuilds a damaged part is not rebuilt again: then the disk is at fault.
+        Returns whether there are any. After MAX_REBUILDS rebuilds a damaged part is not rebuilt again: then the disk is at fault.
         """
-        if not done.loaded:
+        if not result.loaded:
             return False
-        there = {stage.name(): set(self.store.shards(stage.name())) for group in self.groups for stage in group}
-        lost, missing = self._lost(there)
+        existing = {stage.name(): set(self.store.shards(stage.name())) for group in self.groups for stage in group}
+        jobs_to_rerun, missing = self._missing_parts(existing)
         self.ledger.reread(missing)
-        self.remade.update(missing)
-        if any(self.remade[part] > REMAKES for part in missing):
+        self.rebuild_counts.update(missing)
+        if any(self.rebuild_counts[part] > MAX_REBUILDS for part in missing):
             return False
-        for group, job in lost:
-            self._open(group, job, set())
-            self.watch("again", (group, job))
+        for group, job in jobs_to_rerun:
+            self._add_task(group, job, set())
+            self.listener("again", (group, job))
         # parts that another job found damaged before this job missed them
         missing |= {
             (name, shard)
-            for (name, shard), readers in self.feeds.items()
-            if name in there and shard not in there[name] and task in readers
+            for (name, shard), dependents in self.dependents.items()
+            if name in existing and shard not in existing[name] and task in dependents
         }
         self.ledger.reread(missing)
         for part in missing:
-            readers = self.feeds.setdefault(part, [])
-            if task not in readers:  # a lookup table of the stage
-                readers.append(task)
-            task.waits.add(part)
-            for later in readers:
-                if later.waits:
-                    later.waits.add(part)
+            dependents = self.dependents.setdefault(part, [])
+            if task not in dependents:  # a lookup table of the stage
+                dependents.append(task)
+            task.pending_inputs.add(part)
+            for dependent in dependents:
+                if dependent.pending_inputs:
+                    dependent.pending_inputs.add(part)
         if missing:
-            log.warning("%s: %s", done.group[0].name(), done.error)
+            log.warning("%s: %s", result.group[0].name(), result.error)
         return bool(missing)
 
-    def _lost(self, there: dict[str, set[int]]) -> tuple[list[tuple[Group, Job]], set[tuple[str, int]]]:
-        """Return the finished jobs with parts that do not exist, and those parts. there: table -> shards that exist."""
-        lost, missing = [], set[tuple[str, int]]()
+    def _missing_parts(self, existing: dict[str, set[int]]) -> tuple[list[tuple[Group, Job]], set[tuple[str, int]]]:
+        """Return the finished jobs with parts that do not exist, and those parts. existing: table -> shards that exist."""
+        incomplete, missing = [], set[tuple[str, int]]()
         for group in self.groups:
             for job in jobs(group, self.shards):
-                gone = {(name, shard) for name, shard in parts_of(group, job) if shard not in there[name]}
-                if gone and job not in self.open[group]:
-                    lost.append((group, job))
-                    missing |= gone
-        return lost, missing
+                absent = {(name, shard) for name, shard in parts_of(group, job) if shard not in existing[name]}
+                if absent and job not in self.open[group]:
+                    incomplete.append((group, job))
+                    missing |= absent
+        return incomplete, missing
 
-    def _on_job_failed(self, task: Task, why: str, loaded: bool = True) -> None:
-        self.left -= 1
+    def _on_job_failed(self, task: Task, error: str, loaded: bool = True) -> None:
+        self.num_open -= 1
         task.failed = True
         # a model that does not load would fail every other job too
         self.stopped = self.stopped or not loaded
         name = (task.todo or task.group)[0].name()
-        self.summary.failed_jobs[name, task.job] = why
-        self.store.put(why.encode(), name, f"{task.job[0]:05d}.broken")
+        self.summary.failed_jobs[name, task.job] = error
+        self.store.put(error.encode(), name, f"{task.job[0]:05d}.broken")
         self.ledger.outdated.add(name)
 
-    def _skip_stuck(self, task: Task, done: JobResult) -> None:
+    def _skip_stuck(self, task: Task, result: JobResult) -> None:
         """Record the unit without progress as failed, since a retry would take as long again, and continue with the others.
 
         If several units made no progress, one may have blocked the others: each runs alone from now on.
         """
-        first = done.stuck[0]
-        log.warning("%s %s: %s", first.stage, done.job[:3], done.worker_error)
+        first = result.stuck[0]
+        log.warning("%s %s: %s", first.stage, result.job[:3], result.worker_error)
         if not first.unit:
-            self._on_job_failed(task, first.sentence())
+            self._on_job_failed(task, first.message())
             return
-        self.store.remove(*progress_path(task.todo or (), done.job[0]))
-        skip = self.skip.setdefault((done.group, done.job), {})
-        if len(done.stuck) == 1:
-            skip[f"{first.stage}/{first.unit}"] = first.sentence()
+        self.store.remove(*progress_path(task.todo or (), result.job[0]))
+        skip = self.skip.setdefault((result.group, result.job), {})
+        if len(result.stuck) == 1:
+            skip[f"{first.stage}/{first.unit}"] = first.message()
         else:
-            skip.update(dict.fromkeys((stuck.unit for stuck in done.stuck), ""))
-        self.ready[done.group].append(task)
+            skip.update(dict.fromkeys((stuck.unit for stuck in result.stuck), ""))
+        self.ready[result.group].append(task)
 
-    def _on_worker_death(self, task: Task, done: JobResult) -> None:
-        key = done.group, done.job
+    def _on_worker_death(self, task: Task, result: JobResult) -> None:
+        key = result.group, result.job
         units = [""]
-        if done.group[0].per in UNIT:
-            where = progress_path(task.todo or (), done.job[0])
-            note = self.store.get(*where)
-            self.store.remove(*where)
+        if result.group[0].per in UNIT:
+            note_path = progress_path(task.todo or (), result.job[0])
+            note = self.store.get(*note_path)
+            self.store.remove(*note_path)
             units = json.loads(note)["units"] if note else [""]
         in_flight = f" with {', '.join(units)} in flight" if any(units) else ""
-        log.warning("%s %s: %s%s", done.group[0].name(), done.job[:3], done.worker_error, in_flight)
+        log.warning("%s %s: %s%s", result.group[0].name(), result.job[:3], result.worker_error, in_flight)
         for unit in units:
-            self.deaths[*key, unit] += NODE_LOSS if done.node_lost else 1
+            self.deaths[*key, unit] += NODE_LOSS_WEIGHT if result.node_lost else 1
             killed = self.deaths[*key, unit] >= MAX_WORKER_DEATHS
-            nodes = f"was in flight on {MAX_WORKER_DEATHS / NODE_LOSS:g} nodes that left"
-            blame = nodes if done.node_lost else f"killed its worker {MAX_WORKER_DEATHS} times"
-            why = f"{blame}: {done.worker_error}" if killed else ""
+            node_message = f"was in flight on {MAX_WORKER_DEATHS / NODE_LOSS_WEIGHT:g} nodes that left"
+            cause = node_message if result.node_lost else f"killed its worker {MAX_WORKER_DEATHS} times"
+            error = f"{cause}: {result.worker_error}" if killed else ""
             if killed and not unit:
-                self._on_job_failed(task, why)
+                self._on_job_failed(task, error)
                 return
-            if unit and (killed or not done.node_lost):
+            if unit and (killed or not result.node_lost):
                 # "": only one of several suspects, which runs alone from now on
-                self.skip.setdefault(key, {})[unit] = why
-        self.ready[done.group].append(task)
+                self.skip.setdefault(key, {})[unit] = error
+        self.ready[result.group].append(task)
 
 
 def run(
     stages: Sequence[Stage],
     store: Store,
     shards: Sequence[int],
-    crew: Any,
-    watch: Listener = lambda *_: None,
+    executor: Any,
+    listener: Listener = lambda *_: None,
     ledger: Ledger | None = None,
 ) -> Summary:
     """Bring every part of every stage up to date. Failed jobs are recorded in the summary; the rest of the run continues.
 
     ledger: that of the store, if the caller has it.
     """
-    board = Scheduler(stages, ledger or Ledger(store), shards, watch)
+    scheduler = Scheduler(stages, ledger or Ledger(store), shards, listener)
     for stage in stages:
-        if store.remove_stale_temp_files(stage.name(), board.ledger.names(stage.name())):
-            board.ledger.outdated.add(stage.name())
-    watch("begin", board)
-    board.begin()
-    saved_s = time.monotonic()
+        if store.remove_stale_temp_files(stage.name(), scheduler.ledger.names(stage.name())):
+            scheduler.ledger.outdated.add(stage.name())
+    listener("begin", scheduler)
+    scheduler.begin()
+    last_saved_s = time.monotonic()
     busy: dict[tuple[Group, Job], Group] = {}
     try:
-        while board.left:
-            for group in board.groups:
-                while (task := board.next(group)) is not None:
-                    worker = crew.submit(group, len(board.ready[group]))
+        while scheduler.num_open:
+            for group in scheduler.groups:
+                while (task := scheduler.next(group)) is not None:
+                    worker = executor.acquire_worker(group, len(scheduler.ready[group]))
                     if worker is None:
                         break
-                    board.ready[group].popleft()
+                    scheduler.ready[group].popleft()
                     job, todo = task.job, task.todo or ()
                     busy[group, job] = todo
-                    watch("start", (group, job))
-                    crew.start(worker, group, todo, job, board.skip.get((group, job), {}))
-            if not busy and (board.stopped or not any(board.ready.values())):
+                    listener("start", (group, job))
+                    executor.start(worker, group, todo, job, scheduler.skip.get((group, job), {}))
+            if not busy and (scheduler.stopped or not any(scheduler.ready.values())):
                 break
-            crew.rest()
-            for done in crew.wait():
-                todo = busy.pop((done.group, done.job))
-                board.on_job_done(done, len(todo) * len(done.job))
-                watch("made", (todo, done))
-            watch("look", busy)
-            if time.monotonic() - saved_s > SAVE_S:
-                board.ledger.save()
-                saved_s = time.monotonic()
-        board.ledger.save()
+            executor.release_idle()
+            for result in executor.wait():
+                todo = busy.pop((result.group, result.job))
+                scheduler.on_job_done(result, len(todo) * len(result.job))
+                listener("made", (todo, result))
+            listener("look", busy)
+            if time.monotonic() - last_saved_s > SAVE_INTERVAL_S:
+                scheduler.ledger.save()
+                last_saved_s = time.monotonic()
+        scheduler.ledger.save()
     finally:
-        crew.close()
-        watch("end", board)
-    board.summary.blocked = board.left
-    return board.summary
+        executor.close()
+        listener("end", scheduler)
+    scheduler.summary.blocked = scheduler.num_open
+    return scheduler.summary

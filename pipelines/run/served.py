@@ -25,9 +25,9 @@ COMMANDS = {
     "vllm": "vllm serve {model} --host {host} --port {port} --data-parallel-size {gpus}",
     "sglang": "sglang serve --model-path {model} --host {host} --port {port} --dp-size {gpus}",
 }
-READY_S = 3600.0  # longest start: weights of 200 GB are read, kernels compiled
-LOOK_S = 1.0
-END_S = 30.0  # wait after SIGTERM
+START_TIMEOUT_S = 3600.0  # longest start: weights of 200 GB are read, kernels compiled
+POLL_S = 1.0
+STOP_TIMEOUT_S = 30.0  # wait after SIGTERM
 PR_SET_PDEATHSIG = 1
 
 
@@ -47,8 +47,8 @@ def command(serve: str, captioner: str, gpus: int) -> tuple[list[str], str]:
             f"--serve {kind}: caption.captioner is {captioner!r}, which does not name a server to start: "
             "write it as openai:ADDRESS#MODEL, where ADDRESS is such as http://127.0.0.1:8000/v1"
         )
-    about = {"model": model, "host": address.hostname, "port": address.port, "gpus": gpus}
-    return [part.format(**about) for part in COMMANDS[kind].split()] + flags, url.rstrip("/")
+    values = {"model": model, "host": address.hostname, "port": address.port, "gpus": gpus}
+    return [part.format(**values) for part in COMMANDS[kind].split()] + flags, url.rstrip("/")
 
 
 def visible_gpus() -> int:
@@ -61,24 +61,24 @@ def visible_gpus() -> int:
 
 
 @contextmanager
-def served(serve: str, captioner: str, work: str, ready_s: float = READY_S) -> Iterator[None]:
+def served(serve: str, captioner: str, work: str, ready_s: float = START_TIMEOUT_S) -> Iterator[None]:
     """Run the server of a captioner while the block runs, once it answers.
 
     work: folder of its log, if it is local. Raises ValueError if the server is not installed or another one has its port, and
     ConnectionError if it ends or does not answer within `ready_s`.
     """
-    words, url = command(serve, captioner, visible_gpus())
-    if shutil.which(words[0]) is None:
-        raise ValueError(f"--serve {words[0]}: the command {words[0]!r} is not installed on this machine")
-    if answers(url):
-        raise ValueError(f"--serve {words[0]}: another server answers at {url}: stop it, or run without --serve")
+    argv, url = command(serve, captioner, visible_gpus())
+    if shutil.which(argv[0]) is None:
+        raise ValueError(f"--serve {argv[0]}: the command {argv[0]!r} is not installed on this machine")
+    if is_ready(url):
+        raise ValueError(f"--serve {argv[0]}: another server answers at {url}: stop it, or run without --serve")
     folder = Path(tempfile.gettempdir() if "://" in work else work)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "caption-server.log"
-    log.info("starting %s; its log is %s", shlex.join(words), path)
+    log.info("starting %s; its log is %s", shlex.join(argv), path)
     with path.open("ab") as file:
         process = subprocess.Popen(
-            words,
+            argv,
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -86,42 +86,42 @@ def served(serve: str, captioner: str, work: str, ready_s: float = READY_S) -> I
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
     try:
-        _await(process, url, path, ready_s)
+        _wait_until_ready(process, url, path, ready_s)
         yield
         if process.poll() is not None:
             log.error("the captioner's server ended during the run with code %d: see %s", process.returncode, path)
     finally:
-        _end(process)
+        _stop(process)
 
 
-def answers(url: str) -> bool:
+def is_ready(url: str) -> bool:
     """Return whether a server lists its models at this address."""
     try:
-        with urllib.request.urlopen(f"{url}/models", timeout=10) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"{url}/models", timeout=10) as response:
+            return bool(response.status == 200)
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)  # it wants A2DATA_API_KEY
     except OSError:
         return False
 
 
-def _await(process: subprocess.Popen, url: str, path: Path, ready_s: float) -> None:
-    until = time.monotonic() + ready_s
-    while not answers(url):
-        if process.poll() is not None or time.monotonic() > until:
+def _wait_until_ready(process: subprocess.Popen, url: str, path: Path, ready_s: float) -> None:
+    deadline = time.monotonic() + ready_s
+    while not is_ready(url):
+        if process.poll() is not None or time.monotonic() > deadline:
             ended = process.returncode is not None
-            why = f"ended with code {process.returncode}" if ended else f"did not answer within {ready_s:g} s"
+            reason = f"ended with code {process.returncode}" if ended else f"did not answer within {ready_s:g} s"
             last = path.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-            raise ConnectionError(f"the captioner's server {why}: {last} (see {path})")
-        time.sleep(LOOK_S)
+            raise ConnectionError(f"the captioner's server {reason}: {last} (see {path})")
+        time.sleep(POLL_S)
 
 
-def _end(process: subprocess.Popen) -> None:
+def _stop(process: subprocess.Popen) -> None:
     """End the server and its replicas."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(END_S)
+        process.wait(STOP_TIMEOUT_S)
     with suppress(ProcessLookupError):  # replicas that ignored it
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

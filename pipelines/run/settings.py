@@ -11,27 +11,27 @@ from typing import Any, Literal, get_args, get_origin
 TYPES = (str, int, float, bool)  # of a setting; a Literal of strings is a str with choices
 
 
-def scalar(hint: Any) -> type:
+def value_type(hint: Any) -> type:
     """Return the type of a setting's values: str for a Literal of strings."""
     return str if get_origin(hint) is Literal else hint
 
 
-def parse(value: str, hint: Any, where: str) -> Any:
-    """Parse a setting of type `hint`. Raises ValueError, beginning with `where`, for invalid text and for NaN."""
+def parse(value: str, hint: Any, context: str) -> Any:
+    """Parse a setting of type `hint`. Raises ValueError, beginning with `context`, for invalid text and for NaN."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise ValueError(f"{where}: expected one of {', '.join(filter(None, get_args(hint)))}, got {value!r}")
+            raise ValueError(f"{context}: expected one of {', '.join(filter(None, get_args(hint)))}, got {value!r}")
         return value
     if hint is bool:
         if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise ValueError(f"{where}: expected true or false, got {value!r}")
+            raise ValueError(f"{context}: expected true or false, got {value!r}")
         return value.lower() in ("true", "1", "yes")
     try:
         number = hint(value)
     except ValueError:
-        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}") from None
+        raise ValueError(f"{context}: expected {hint.__name__}, got {value!r}") from None
     if number != number:  # NaN compares false with any threshold
-        raise ValueError(f"{where}: expected a number, got {value!r}")
+        raise ValueError(f"{context}: expected a number, got {value!r}")
     return number
 
 
@@ -46,9 +46,9 @@ def field_docs(kind: type) -> dict[str, str]:
 
 def documented_fields(node: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
     """Yield the annotated fields of a class in order, each with the docstring under it, "" without one."""
-    for field, below in pairwise([*node.body, ast.Pass()]):
+    for field, following in pairwise([*node.body, ast.Pass()]):
         if isinstance(field, ast.AnnAssign):
-            match below:
+            match following:
                 case ast.Expr(value=ast.Constant(value=str(doc))):
                     yield field, " ".join(doc.split())
                 case _:

@@ -59,7 +59,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def last(folder: Folder) -> Verification | None:
+def last_verification(folder: Folder) -> Verification | None:
     """Return the last verification of a folder; None if it was never verified or the record cannot be read."""
     try:
         return Verification(**json.loads(folder.get(FILE) or b""))
@@ -67,10 +67,10 @@ def last(folder: Folder) -> Verification | None:
         return None
 
 
-def record(folder: Folder, found: Verification) -> None:
+def record_verification(folder: Folder, verification: Verification) -> None:
     """Record a verification in a folder. If the folder is not writable, the old record stays."""
     try:
-        folder.put(json.dumps(asdict(found), indent=1, ensure_ascii=False).encode() + b"\n", FILE)
+        folder.put(json.dumps(asdict(verification), indent=1, ensure_ascii=False).encode() + b"\n", FILE)
     except OSError as error:
         log.error("%s cannot be written: %s", folder.path(FILE), error)
 
@@ -127,24 +127,24 @@ def verify_shards(out: Folder, report: Report = lambda _: None) -> tuple[list[st
     elif index and out.sha256("index.parquet") != index["sha256"]:
         problems.append(f"{out.path('index.parquet')} is not the index that the manifest lists")
     elif index and version == writer.FORMAT:
-        problems += uneven(out)
+        problems += differing_members(out)
     return [entry["name"] for entry in entries], problems
 
 
-def uneven(out: Folder) -> list[str]:
+def differing_members(out: Folder) -> list[str]:
     """Return a problem for the first sample whose members differ from those of the first in the index."""
     rows = writer.rows(out)
     for row in rows:
         if differing := sorted(set(row.members) ^ set(rows[0].members)):
-            where = f"{out.path(row.shard)}: {row.clip_id} and {rows[0].clip_id}"
-            return [f"{where} differ in the members {', '.join(differing)}: repack the data set"]
+            pair = f"{out.path(row.shard)}: {row.clip_id} and {rows[0].clip_id}"
+            return [f"{pair} differ in the members {', '.join(differing)}: repack the data set"]
     return []
 
 
 def unlisted(out: Folder) -> list[str]:
     """Return the tars in a folder that its manifest does not list. They are not touched."""
-    mine = writer.written(out)
-    return [name for name in out.names() if name.endswith(".tar") and name not in mine]
+    written = writer.written(out)
+    return [name for name in out.names() if name.endswith(".tar") and name not in written]
 
 
 def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> tuple[int, list[str]]:
@@ -217,7 +217,7 @@ def forget_damaged_tars(
     """
     store, sizes, tars, problems = ledger.store, out.sizes(), 0, []
     manifest = {} if hashed or splits else writer.manifest(out)
-    if manifest.get("about", {}).get("tables") == outputs.tables(ledger):
+    if manifest.get("about", {}).get("tables") == outputs.tables_digest(ledger):
         entries = manifest["shards"]
         if all(sizes.get(entry["name"]) == entry["bytes"] for entry in entries):
             return Verification(now(), len(entries), hashed=False)
@@ -228,14 +228,14 @@ def forget_damaged_tars(
         for row in store.columns(stage, shard, columns).to_pylist():
             name = f"{row['split']}/{row['shard']}" if splits else row["shard"]
             ends[name] = max(ends.get(name, (0, "")), (row["offset"] + row["bytes"], row["shard_sha256"]))
-        wrong = [
+        damaged = [
             problem
             for name, (end, sha256) in sorted(ends.items())
             if (problem := tar_problem(out, name, sizes.get(name), tar_bytes(end), sha256 if hashed else ""))
         ]
         tars += len(ends)
-        if wrong:
-            problems += wrong
+        if damaged:
+            problems += damaged
             store.remove(stage, f"{shard:05d}.parquet")
             ledger.reread([(stage, shard)])
     for problem in problems:

@@ -19,7 +19,7 @@ STARTUP_S = 600.0
 # limit outside units: loading a model, reading the inputs, writing the part
 SETUP_TIMEOUT_S = 3600.0
 # most time counted between two checks; if more passed, the driver itself was stopped or delayed
-LONGEST_LOOK_S = 5.0
+MAX_TICK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Timeouts:
     def of(self, stage: Stage) -> float:
         return self.unit_s.get(stage.name(), stage.unit_timeout_s)
 
-    def interval_s(self, usual_s: float) -> float:
-        """Return the report interval of a worker: `usual_s`, or less if a limit is short."""
-        return min([usual_s, self.worker_s / 4, *(limit / 8 for limit in self.unit_s.values())])
+    def interval_s(self, default_s: float) -> float:
+        """Return the report interval of a worker: `default_s`, or less if a limit is short."""
+        return min([default_s, self.worker_s / 4, *(limit / 8 for limit in self.unit_s.values())])
 
 
 class Stuck(NamedTuple):
@@ -44,7 +44,7 @@ class Stuck(NamedTuple):
     stage: str
     limit_s: float
 
-    def sentence(self) -> str:
+    def message(self) -> str:
         return f"{self.stage} made no progress for {self.limit_s:g} s: if it needs longer, raise {self._flag()}"
 
     def _flag(self) -> str:
@@ -57,19 +57,19 @@ class Verdict(NamedTuple):
     stuck: tuple[Stuck, ...]
     silent_s: float = 0.0
 
-    def sentence(self) -> str:
+    def message(self) -> str:
         if not self.stuck:
             return f"the worker sent no heartbeat for {self.silent_s:.3g} s and was killed"
         units = ", ".join(stuck.unit for stuck in self.stuck if stuck.unit)
-        return (f"{units}: " if units else "") + self.stuck[0].sentence()
+        return (f"{units}: " if units else "") + self.stuck[0].message()
 
 
 @dataclass
-class _Watched:
+class _WorkerState:
     limits: dict[str, float]  # stage -> seconds
     setup_s: float  # limit while no unit is in flight
-    begun_s: float
-    heard_s: float | None = None  # time of the last heartbeat, None before the first one of this job
+    started_s: float
+    heartbeat_s: float | None = None  # time of the last heartbeat, None before the first one of this job
     last: Report = field(default_factory=dict)
     changed_s: dict[str, float] = field(default_factory=dict)  # unit -> time of the last change of its count
 
@@ -79,25 +79,25 @@ class Watchdog:
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic):
         self.timeouts, self.clock = timeouts, clock
-        self.now_s, self.looked = 0.0, clock()
-        self.watched: dict[Hashable, _Watched] = {}
+        self.now_s, self.checked_s = 0.0, clock()
+        self.watched: dict[Hashable, _WorkerState] = {}
 
     def begin(self, worker: Hashable, todo: Sequence[Stage]) -> None:
-        self._look()
+        self._update_clock()
         limits = {stage.name(): self.timeouts.of(stage) for stage in todo}
         units = todo[0].per in ("video", "clip")
         setup_s = max(SETUP_TIMEOUT_S, *limits.values()) if units else max(limits.values())
-        self.watched[worker] = _Watched(limits, setup_s, self.now_s)
+        self.watched[worker] = _WorkerState(limits, setup_s, self.now_s)
 
     def beat(self, worker: Hashable, report: Report) -> None:
-        """Process the report of a worker. Ignored if the worker is not watched any more."""
-        self._look()
+        """Process the report of a worker. A report of a worker that is not watched any more is ignored."""
+        self._update_clock()
         watched = self.watched.get(worker)
         if watched is None:
             return
-        watched.heard_s = self.now_s
-        same = {unit for unit, count in report.items() if watched.last.get(unit) == count}
-        watched.changed_s = {unit: watched.changed_s[unit] if unit in same else self.now_s for unit in report}
+        watched.heartbeat_s = self.now_s
+        unchanged = {unit for unit, count in report.items() if watched.last.get(unit) == count}
+        watched.changed_s = {unit: watched.changed_s[unit] if unit in unchanged else self.now_s for unit in report}
         watched.last = report
 
     def end(self, worker: Hashable) -> None:
@@ -105,15 +105,15 @@ class Watchdog:
 
     def verdicts(self) -> list[tuple[Hashable, Verdict]]:
         """Return the workers to kill now, with the reasons. They stay watched until `end` is called."""
-        self._look()
+        self._update_clock()
         found = ((worker, self._verdict(watched)) for worker, watched in self.watched.items())
         return [(worker, verdict) for worker, verdict in found if verdict]
 
-    def _verdict(self, watched: _Watched) -> Verdict | None:
-        if watched.heard_s is None:
-            silent_s = self.now_s - watched.begun_s
+    def _verdict(self, watched: _WorkerState) -> Verdict | None:
+        if watched.heartbeat_s is None:
+            silent_s = self.now_s - watched.started_s
             return Verdict((), silent_s) if silent_s >= max(STARTUP_S, self.timeouts.worker_s) else None
-        silent_s = self.now_s - watched.heard_s
+        silent_s = self.now_s - watched.heartbeat_s
         limits = {unit: watched.limits[stage] if unit else watched.setup_s for unit, (stage, _) in watched.last.items()}
         # silent for as long as a unit may take: without a report the unit at fault is unknown, so only the worker is blamed
         if silent_s >= min([self.timeouts.worker_s, *limits.values()]):
@@ -125,7 +125,7 @@ class Watchdog:
         )
         return Verdict(stuck) if stuck else None
 
-    def _look(self) -> None:
+    def _update_clock(self) -> None:
         now = self.clock()
-        self.now_s += min(now - self.looked, LONGEST_LOOK_S)
-        self.looked = now
+        self.now_s += min(now - self.checked_s, MAX_TICK_S)
+        self.checked_s = now

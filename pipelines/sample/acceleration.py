@@ -14,7 +14,7 @@ from pipelines.sample.job import Job
 Cache = Literal["", "first-block", "taylorseer", "mag"]
 Quantization = Literal["", "int8", "fp8"]
 CACHES, WEIGHTS = get_args(Cache)[1:], get_args(Quantization)[1:]
-RATIOS = "mag_ratios.json"  # in the checkpoint folder: ratios measured by --calibrate for --cache mag
+RATIOS_FILE = "mag_ratios.json"  # in the checkpoint folder: ratios measured by --calibrate for --cache mag
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Acceleration:
     context_parallel: int = 1
     """number of processes that split the tokens of a CFG branch, requires torchrun"""
 
-    def ranks(self) -> bool:
+    def is_parallel(self) -> bool:
         """Return whether several processes sample each video."""
         return self.cfg_parallel * self.context_parallel > 1
 
@@ -59,84 +59,86 @@ class Acceleration:
         used = {"cache": bool(self.cache), "quantization": bool(self.quantization), "vae_tiling": self.vae_tiling}
         used |= {"cache_threshold": self.cache in ("first-block", "mag"), "cache_interval": self.cache == "taylorseer"}
         used |= {"cache_ratios": self.cache == "mag"}
-        found = {name: getattr(self, name) for name, counts in used.items() if counts}
+        values = {name: getattr(self, name) for name, is_used in used.items() if is_used}
         if self.lora:
-            found |= {"lora": file_sha256(self.lora), "lora_scale": self.lora_scale}
-        return found
+            values |= {"lora": file_sha256(self.lora), "lora_scale": self.lora_scale}
+        return values
 
 
 NO_ACCELERATION = Acceleration()
 
 
-def with_ratios(how: Acceleration, checkpoint: Checkpoint) -> Acceleration:
+def with_ratios(accel: Acceleration, checkpoint: Checkpoint) -> Acceleration:
     """Return the settings with this checkpoint's calibrated ratios if --cache mag needs them.
 
     Raises ValueError if the ratios are missing, unreadable or measured on other weights.
     """
-    if how.cache != "mag":
-        return how
+    if accel.cache != "mag":
+        return accel
     root = checkpoint.root
     try:
-        said = json.loads((root / RATIOS).read_text())
-        ratios = tuple(float(ratio) for ratio in said["ratios"])
+        content = json.loads((root / RATIOS_FILE).read_text())
+        ratios = tuple(float(ratio) for ratio in content["ratios"])
     except FileNotFoundError:
         raise ValueError(
-            f"--cache mag: {root} has no {RATIOS}; sample one video with --calibrate to write it"
+            f"--cache mag: {root} has no {RATIOS_FILE}; sample one video with --calibrate to write it"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"--cache mag: {root / RATIOS} cannot be read ({error}); measure again with --calibrate"
+            f"--cache mag: {root / RATIOS_FILE} cannot be read ({error}); measure again with --calibrate"
         ) from error
-    if said.get("checkpoint") != checkpoint.digest:
-        raise ValueError(f"--cache mag: {root / RATIOS} was measured on other weights; measure again with --calibrate")
-    return replace(how, cache_ratios=ratios)
+    if content.get("checkpoint") != checkpoint.digest:
+        raise ValueError(
+            f"--cache mag: {root / RATIOS_FILE} was measured on other weights; measure again with --calibrate"
+        )
+    return replace(accel, cache_ratios=ratios)
 
 
-def leave_ratios(root: Path, ratios: Sequence[float], record: dict[str, Any]) -> Path:
+def write_ratios(root: Path, ratios: Sequence[float], record: dict[str, Any]) -> Path:
     """Write the calibrated ratios to the checkpoint folder, with its digest and the video's settings. Returns the path."""
-    said = {"checkpoint": record["checkpoint"]["digest"], "ratios": list(ratios), "settings": record["settings"]}
-    Folder(str(root)).put(json.dumps(said, indent=1).encode(), RATIOS)
-    return root / RATIOS
+    content = {"checkpoint": record["checkpoint"]["digest"], "ratios": list(ratios), "settings": record["settings"]}
+    Folder(str(root)).put(json.dumps(content, indent=1).encode(), RATIOS_FILE)
+    return root / RATIOS_FILE
 
 
-def check(how: Acceleration, device: str, checkpoint: Checkpoint, jobs: Sequence[Job], on_ray: bool) -> None:
+def check(accel: Acceleration, device: str, checkpoint: Checkpoint, jobs: Sequence[Job], on_ray: bool) -> None:
     """Raise ValueError for settings that this machine, checkpoint or list of jobs does not support. Does not load a network."""
     from model_zoo.a2 import acceleration
 
     gpu = device.startswith("cuda")
-    if checkpoint.family == SKYREELS_V2 and how != NO_ACCELERATION:
+    if checkpoint.family == SKYREELS_V2 and accel != NO_ACCELERATION:
         raise ValueError(
             "SkyReels-V2 checkpoints are sampled by diffusers' own pipeline: remove the acceleration flags"
         )
-    if how.cache_threshold <= 0 or how.cache_interval < 2:
+    if accel.cache_threshold <= 0 or accel.cache_interval < 2:
         raise ValueError("--cache-threshold must be above 0, and --cache-interval at least 2")
-    if how.group_offload and not gpu:
+    if accel.group_offload and not gpu:
         raise ValueError("--group-offload moves weights between memory and a GPU, but the device is the CPU: remove it")
-    if how.lora and not (how.lora.endswith(".safetensors") and os.path.isfile(how.lora)):
-        raise ValueError(f"--lora {how.lora}: it must be a .safetensors file")
-    if how.group_offload and how.compile:
+    if accel.lora and not (accel.lora.endswith(".safetensors") and os.path.isfile(accel.lora)):
+        raise ValueError(f"--lora {accel.lora}: it must be a .safetensors file")
+    if accel.group_offload and accel.compile:
         raise ValueError("--group-offload cannot be combined with --compile: remove one of them")
-    _check_mag(how, jobs, on_ray)
-    acceleration.quantisation(how.quantization)
-    if how.attention_backend:
-        acceleration.check_attention(how.attention_backend, "cuda" if gpu else device, how.context_parallel)
-    if how.vae_tiling:
+    _check_mag(accel, jobs, on_ray)
+    acceleration.quantisation(accel.quantization)
+    if accel.attention_backend:
+        acceleration.check_attention(accel.attention_backend, "cuda" if gpu else device, accel.context_parallel)
+    if accel.vae_tiling:
         acceleration.check_tiles(checkpoint.root)
     blocks = checkpoint.transformer.get("num_layers", 40)
-    if how.cache == "first-block" and blocks < 2:
+    if accel.cache == "first-block" and blocks < 2:
         raise ValueError(
             f"--cache first-block skips the blocks after the first, but the transformer has only {blocks} block"
         )
-    if how.ranks() or "WORLD_SIZE" in os.environ:
-        _check_ranks(how, checkpoint, jobs, on_ray)
+    if accel.is_parallel() or "WORLD_SIZE" in os.environ:
+        _check_parallel(accel, checkpoint, jobs, on_ray)
 
 
-def _check_mag(how: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
-    if how.cache == "mag" and any(job.is_long() and job.ar_step for job in jobs):
+def _check_mag(accel: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
+    if accel.cache == "mag" and any(job.is_long() and job.ar_step for job in jobs):
         raise ValueError("--cache mag counts the steps of a window, and --ar-step adds steps: remove one of them")
-    if not how.calibrate:
+    if not accel.calibrate:
         return
-    if how.cache or how.ranks() or on_ray or how.compile:
+    if accel.cache or accel.is_parallel() or on_ray or accel.compile:
         raise ValueError(
             "--calibrate samples exactly, in one process: remove --cache, --compile, --ray, --cfg-parallel and "
             "--context-parallel"
@@ -147,20 +149,20 @@ def _check_mag(how: Acceleration, jobs: Sequence[Job], on_ray: bool) -> None:
         )
 
 
-def _check_ranks(how: Acceleration, checkpoint: Checkpoint, jobs: Sequence[Job], on_ray: bool) -> None:
+def _check_parallel(accel: Acceleration, checkpoint: Checkpoint, jobs: Sequence[Job], on_ray: bool) -> None:
     from model_zoo.a2.parallel import check_tokens
 
     if on_ray:
         raise ValueError("--ray runs each job in one process: remove it, or --cfg-parallel and --context-parallel")
-    if min(how.cfg_parallel, how.context_parallel) < 1:
+    if min(accel.cfg_parallel, accel.context_parallel) < 1:
         raise ValueError("--cfg-parallel and --context-parallel must be at least 1")
-    want, count = how.cfg_parallel * how.context_parallel, int(os.environ.get("WORLD_SIZE", "1"))
-    if want != count:
+    expected, count = accel.cfg_parallel * accel.context_parallel, int(os.environ.get("WORLD_SIZE", "1"))
+    if expected != count:
         raise ValueError(
-            f"--cfg-parallel {how.cfg_parallel} x --context-parallel {how.context_parallel} is not the number of processes, "
-            f"{count}: torchrun --nproc-per-node {want} $(which a2data) sample ..."
+            f"--cfg-parallel {accel.cfg_parallel} x --context-parallel {accel.context_parallel} is not the number of processes, "
+            f"{count}: torchrun --nproc-per-node {expected} $(which a2data) sample ..."
         )
-    if how.context_parallel > 1 and how.cache == "first-block":
+    if accel.context_parallel > 1 and accel.cache == "first-block":
         raise ValueError(
             "--cache first-block would decide differently on processes with different tokens: use --cache taylorseer with "
             "--context-parallel"
@@ -168,10 +170,12 @@ def _check_ranks(how: Acceleration, checkpoint: Checkpoint, jobs: Sequence[Job],
     heads = checkpoint.transformer["num_attention_heads"]
     for job in jobs:
         branches = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
-        if how.cfg_parallel > branches:
+        if accel.cfg_parallel > branches:
             raise ValueError(
-                f"--cfg-parallel {how.cfg_parallel}: a step of {job.out} has {branches} CFG branches to split"
+                f"--cfg-parallel {accel.cfg_parallel}: a step of {job.out} has {branches} CFG branches to split"
             )
-        more = 0 if checkpoint.conditioning in ("", "a2") else 4 * max(len(job.ref), checkpoint.reference_slots)
-        for frames in (length + more for length in job.lengths()):
-            check_tokens(job.height, job.width, frames, heads, how.context_parallel)
+        reference_frames = (
+            0 if checkpoint.conditioning in ("", "a2") else 4 * max(len(job.ref), checkpoint.reference_slots)
+        )
+        for frames in (length + reference_frames for length in job.pass_lengths()):
+            check_tokens(job.height, job.width, frames, heads, accel.context_parallel)

@@ -32,10 +32,10 @@ class Checkpoint:
     @classmethod
     def with_references(cls, folder: str | Path) -> "Checkpoint":
         """Return the checkpoint in a folder. Raises ValueError, and what `open` raises, if it does not take references."""
-        opened = cls.open(folder)
-        if not opened.takes_references:
+        checkpoint = cls.open(folder)
+        if not checkpoint.takes_references:
             raise ValueError(f"{folder} is a SkyReels-V2 checkpoint, which does not take references: give one of A2")
-        return opened
+        return checkpoint
 
     @property
     def takes_references(self) -> bool:
@@ -70,7 +70,7 @@ class Checkpoint:
         try:
             values = a2_folder.sampling(self.root)
             settings = {name: value for name, value in values.items() if name not in a2_folder.NETWORK_SETTINGS}
-            return {name: trained_value(name, value) for name, value in settings.items()}
+            return {name: check_sampling_value(name, value) for name, value in settings.items()}
         except ValueError as error:
             raise ValueError(f"{path} does not list sampling settings ({error}): export the model again") from error
 
@@ -87,7 +87,7 @@ class Checkpoint:
         return {text: len(tokenizer(text).input_ids) for text in set(texts)}
 
 
-def trained_value(name: str, value: Any) -> Any:
+def check_sampling_value(name: str, value: Any) -> Any:
     """Return a value of sampling.json. Raises ValueError if it is not a setting that a training determines, or out of range."""
     kinds: dict[str, type] = {"height": int, "width": int, "frames": int, "steps": int}
     kinds |= {"fps": float, "guidance_scale": float, "flow_shift": float}
@@ -99,11 +99,11 @@ def trained_value(name: str, value: Any) -> Any:
     return kinds[name](value)
 
 
-def placed(wanted: str | None, dtype: str | None = None) -> tuple[str, str]:
+def resolve_device(requested: str | None, dtype: str | None = None) -> tuple[str, str]:
     """Return the device and dtype to sample with on this machine. Raises ValueError for a missing GPU."""
     import torch
 
-    device = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = requested or ("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise ValueError(f"--device {device}: write cpu, cuda or cuda:N")

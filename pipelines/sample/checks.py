@@ -7,10 +7,10 @@ from typing import Any
 
 from a2data.store.folder import file_sha256
 from pipelines.sample.checkpoint import Checkpoint
-from pipelines.sample.job import FEW_STEPS, MOST_TOKENS, RANGES, SCHEDULERS, Job
+from pipelines.sample.job import FEW_STEPS, MAX_TOKENS, RANGES, SCHEDULERS, Job
 
 
-def validated(
+def validate(
     jobs: Sequence[tuple[str, Job]], conditioning: str = "a2", known: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Return the sha256 of every file that these jobs read. Reads each file once; does not load a network.
@@ -20,30 +20,32 @@ def validated(
     with its job's position.
     """
     files: dict[tuple[Any, str], tuple[str, str]]  # (reader, path) -> (sha256, problem)
-    files = {(_picture, path): (sha256, "") for path, sha256 in (known or {}).items()}
-    wrong, outs = [], set()
-    for where, job in jobs:
-        wrong += [f"{where}{sentence}" for sentence in problems(job, conditioning)]
-        if job.out in outs:
-            wrong.append(f"{where}another job also writes {job.out}")
-        outs.add(job.out)
+    files = {(_check_picture, path): (sha256, "") for path, sha256 in (known or {}).items()}
+    errors, paths = [], set()
+    for position, job in jobs:
+        errors += [f"{position}{message}" for message in problems(job, conditioning)]
+        if job.out in paths:
+            errors.append(f"{position}another job also writes {job.out}")
+        paths.add(job.out)
         pictures = [file for _, file in job.references()] + [job.image]
-        reads = [(file, _picture) for file in pictures if file]
-        reads += [(job.audio, _sound)] * bool(job.audio) + [(job.init_video, _video(job.fps))] * bool(job.init_video)
-        for path, look in reads:
-            if (look, path) not in files:
-                files[look, path] = look(path)
-            sentence = files[look, path][1]
-            wrong += [f"{where}{sentence}"] if sentence else []
-    if wrong:
-        raise ValueError("\n".join(dict.fromkeys(wrong)))
+        reads = [(file, _check_picture) for file in pictures if file]
+        reads += [(job.audio, _check_audio)] * bool(job.audio) + [(job.init_video, _init_video_reader(job.fps))] * bool(
+            job.init_video
+        )
+        for path, reader in reads:
+            if (reader, path) not in files:
+                files[reader, path] = reader(path)
+            message = files[reader, path][1]
+            errors += [f"{position}{message}"] if message else []
+    if errors:
+        raise ValueError("\n".join(dict.fromkeys(errors)))
     return {path: sha256 for (_, path), (sha256, _) in files.items()}
 
 
-def texts(job: Job) -> list[tuple[str, str]]:
+def named_prompts(job: Job) -> list[tuple[str, str]]:
     """Return (name, text) of every prompt of a job."""
-    named = [("prompt", job.prompt), ("negative prompt", job.negative_prompt)]
-    return named + [(f"prompt of window {number}", text) for number, text in enumerate(job.next_prompt, 2)]
+    prompts = [("prompt", job.prompt), ("negative prompt", job.negative_prompt)]
+    return prompts + [(f"prompt of window {number}", text) for number, text in enumerate(job.next_prompt, 2)]
 
 
 def problems(job: Job, conditioning: str = "a2") -> Iterator[str]:
@@ -56,11 +58,11 @@ def problems(job: Job, conditioning: str = "a2") -> Iterator[str]:
         yield f"out is {job.out}, which is a folder: name an .mp4 file"
     if not job.prompt.strip():
         yield "the prompt is empty"
-    for name, text in texts(job):
+    for name, text in named_prompts(job):
         # each word is at least one token, and an end token follows
-        if len(text.split()) >= MOST_TOKENS:
-            yield f"the {name} has {len(text.split())} words; the network reads {MOST_TOKENS} tokens: shorten it"
-    yield from _references_problems(job) if conditioning else _text_alone_problems(job)
+        if len(text.split()) >= MAX_TOKENS:
+            yield f"the {name} has {len(text.split())} words; the network reads {MAX_TOKENS} tokens: shorten it"
+    yield from _references_problems(job) if conditioning else _text_only_problems(job)
     for text, (role, file) in zip(job.ref, job.references(), strict=True):
         if role not in ROLES or not file:
             yield f"--ref {text}: write ROLE=FILE with one of the roles {', '.join(ROLES)}, such as human={file or text}"
@@ -75,10 +77,10 @@ def _references_problems(job: Job) -> Iterator[str]:
         yield "--image is for SkyReels-V2 checkpoints: with this one, use --ref ROLE=FILE"
 
 
-def _text_alone_problems(job: Job) -> Iterator[str]:
+def _text_only_problems(job: Job) -> Iterator[str]:
     """Yield the problems of a job for a SkyReels-V2 checkpoint."""
-    for name, given in (("ref", job.ref), ("next_prompt", job.next_prompt)):
-        if given:
+    for name, value in (("ref", job.ref), ("next_prompt", job.next_prompt)):
+        if value:
             yield f"SkyReels-V2 checkpoints take a single prompt and no references: remove --{name.replace('_', '-')}"
     if job.image and job.init_video:
         yield "--image sets the first frame, and --init-video already has one: remove one of them"
@@ -87,8 +89,8 @@ def _text_alone_problems(job: Job) -> Iterator[str]:
 
 
 def _settings_problems(job: Job, conditioning: str) -> Iterator[str]:
-    off = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
-    for name in off:
+    out_of_range = [name for name, (low, high) in RANGES.items() if not low <= getattr(job, name) <= high]
+    for name in out_of_range:
         yield f"{name} is {getattr(job, name)}; it must be from {RANGES[name][0]} to {RANGES[name][1]}"
     if job.scheduler not in SCHEDULERS:
         yield f"unknown scheduler {job.scheduler!r}: choose {', '.join(SCHEDULERS)}"
@@ -100,7 +102,7 @@ def _settings_problems(job: Job, conditioning: str) -> Iterator[str]:
         )
     if job.reference_guidance_scale != 1 and job.guidance_scale <= 1:
         yield f"--reference-guidance-scale needs a --guidance-scale above 1, not {job.guidance_scale:g}"
-    if not off:
+    if not out_of_range:
         yield from _size_problems(job, conditioning)
 
 
@@ -121,24 +123,24 @@ def _size_problems(job: Job, conditioning: str) -> Iterator[str]:
             given = bool(job.image), bool(job.init_video)
             skyreels_v2.check_frames(job.frames, job.window, job.history, job.causal_block_size, *given)
         elif job.is_long():
-            job.parts()
+            job.windows()
     except ValueError as error:
         yield str(error)
     if job.next_prompt and not job.is_long():
         yield "--next-prompt is for the windows of a long video: set --window to the number of frames sampled at a time"
 
 
-def _picture(path: str) -> tuple[str, str]:
+def _check_picture(path: str) -> tuple[str, str]:
     from a2data.media.pictures import read_picture
 
     try:
         read_picture(path)
         return file_sha256(path), ""
     except (ValueError, OSError) as error:
-        return "", _sentence(path, error)
+        return "", _error_message(path, error)
 
 
-def _sound(path: str) -> tuple[str, str]:
+def _check_audio(path: str) -> tuple[str, str]:
     from a2data.media.decode_limits import SOUND_FORMATS
     from a2data.media.video import open_source
 
@@ -148,39 +150,39 @@ def _sound(path: str) -> tuple[str, str]:
                 return "", f"{path} has no audio stream"
         return file_sha256(path), ""
     except (ValueError, OSError) as error:
-        return "", _sentence(path, error)
+        return "", _error_message(path, error)
 
 
 @cache
-def _video(fps: float) -> Any:
+def _init_video_reader(fps: float) -> Any:
     """Return the reader of a video to extend at that frame rate: always the same object, so that each file is read once."""
-    return partial(_continued, fps)
+    return partial(_check_init_video, fps)
 
 
-def _continued(fps: float, path: str) -> tuple[str, str]:
+def _check_init_video(fps: float, path: str) -> tuple[str, str]:
     from a2data.media.video import probe
 
     try:
-        found = probe(path)
-        if abs(found.fps - fps) > 0.01 * fps:
-            return "", f"{path} has {found.fps:g} frames per second, but --fps is {fps:g}: set --fps {found.fps:g}"
+        stream = probe(path)
+        if abs(stream.fps - fps) > 0.01 * fps:
+            return "", f"{path} has {stream.fps:g} frames per second, but --fps is {fps:g}: set --fps {stream.fps:g}"
         return file_sha256(path), ""
     except (ValueError, OSError) as error:
-        return "", _sentence(path, error)
+        return "", _error_message(path, error)
 
 
-def _sentence(path: str, error: Exception) -> str:
+def _error_message(path: str, error: Exception) -> str:
     return f"{path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def check_tokens(checkpoint: Checkpoint, wanted: Sequence[tuple[str, Job]]) -> None:
+def check_tokens(checkpoint: Checkpoint, jobs: Sequence[tuple[str, Job]]) -> None:
     """Raise ValueError for prompts longer than the network reads."""
-    named = dict.fromkeys((where, name, text) for where, job in wanted for name, text in texts(job))
+    named = dict.fromkeys((position, name, text) for position, job in jobs for name, text in named_prompts(job))
     counts = checkpoint.num_tokens(text for _, _, text in named)
-    wrong = [
-        f"{where}the {name} has {counts[text]} tokens; the network reads {MOST_TOKENS}: shorten it"
-        for where, name, text in named
-        if counts[text] > MOST_TOKENS
+    errors = [
+        f"{position}the {name} has {counts[text]} tokens; the network reads {MAX_TOKENS}: shorten it"
+        for position, name, text in named
+        if counts[text] > MAX_TOKENS
     ]
-    if wrong:
-        raise ValueError("\n".join(wrong))
+    if errors:
+        raise ValueError("\n".join(errors))

@@ -12,14 +12,17 @@ from a2data.media.pictures import read_picture
 from model_zoo import cards
 from pipelines.sample.job import Job
 
-WHITE, BORDER = 245, 0.9  # smallest value of a white pixel; smallest fraction of white border pixels of a cut-out
-LEAST = 0.01  # smallest area of a cut-out, as a fraction of the image
+MIN_WHITE, MIN_BORDER = (
+    245,
+    0.9,
+)  # smallest value of a white pixel; smallest fraction of white border pixels of a cut-out
+MIN_AREA = 0.01  # smallest area of a cut-out, as a fraction of the image
 
 
 def is_cut_out(picture: np.ndarray) -> bool:
     """Return whether a (h, w, 3) uint8 image has a white background; transparency is read as white."""
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    return bool((border.min(axis=1) >= WHITE).mean() >= BORDER)
+    return bool((border.min(axis=1) >= MIN_WHITE).mean() >= MIN_BORDER)
 
 
 def cut_out(picture: np.ndarray, role: str, detect: Any) -> np.ndarray:
@@ -29,27 +32,27 @@ def cut_out(picture: np.ndarray, role: str, detect: Any) -> np.ndarray:
     """
     from model_zoo.detect.builtin import grabcut
 
-    found = [d for d in detect(picture[None])[0] if d.kind == role]
-    masks = [grabcut.in_box(picture, d.box) if d.mask is None else d.mask for d in found]
-    masks = [mask for mask in masks if mask.mean() >= LEAST]
+    detections = [d for d in detect(picture[None])[0] if d.kind == role]
+    masks = [grabcut.in_box(picture, d.box) if d.mask is None else d.mask for d in detections]
+    masks = [mask for mask in masks if mask.mean() >= MIN_AREA]
     if not masks:
         raise ValueError(f"no {role} was detected")
     largest = max(masks, key=lambda mask: mask.sum())
     return np.where(largest[..., None], picture, np.uint8(255))
 
 
-def check(wanted: Sequence[tuple[str, Job]]) -> None:
+def check(jobs: Sequence[tuple[str, Job]]) -> None:
     """Raise ValueError if a job's matting model is unknown or not a detector."""
-    for where, job in wanted:
+    for position, job in jobs:
         if job.matting_model == "none":
             continue
         try:
             role = cards.card(job.matting_model).role
         except KeyError as error:
-            raise ValueError(f"{where}--matting-model {job.matting_model}: {error.args[0]}") from error
+            raise ValueError(f"{position}--matting-model {job.matting_model}: {error.args[0]}") from error
         if role != "detect":
             raise ValueError(
-                f"{where}--matting-model {job.matting_model} has the role {role}; choose a model with the role detect"
+                f"{position}--matting-model {job.matting_model} has the role {role}; choose a model with the role detect"
             )
 
 
@@ -58,16 +61,16 @@ def revisions(jobs: Sequence[Job]) -> dict[str, str]:
     return {name: cards.revision(name) for name in {job.matting_model for job in jobs} - {"none"}}
 
 
-def made(jobs: Sequence[Job]) -> list[Job]:
+def with_cutouts(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs with subjects replaced by cut-outs where needed; these are written next to each video: NAME-cut-0.png.
 
     Raises ValueError with the path of an image in which nothing is detected.
     """
-    loaded: dict[str, Any] = {}
-    return [job if job.matting_model == "none" else _made(job, loaded) for job in jobs]
+    detectors: dict[str, Any] = {}
+    return [job if job.matting_model == "none" else _with_cutouts(job, detectors) for job in jobs]
 
 
-def _made(job: Job, loaded: dict[str, Any]) -> Job:
+def _with_cutouts(job: Job, detectors: dict[str, Any]) -> Job:
     refs = []
     for number, (role, file) in enumerate(job.references()):
         picture = None if role == "background" else read_picture(file)
@@ -79,10 +82,10 @@ def _made(job: Job, loaded: dict[str, Any]) -> Job:
                 f"{file} is not a cut-out, and cut-outs cannot be written next to a video at a URL: use a local --out, an image "
                 "on white, or --matting-model none"
             )
-        if job.matting_model not in loaded:
-            loaded[job.matting_model] = cards.load(job.matting_model, cards.device())
+        if job.matting_model not in detectors:
+            detectors[job.matting_model] = cards.load(job.matting_model, cards.device())
         try:
-            alone = cut_out(picture, role, loaded[job.matting_model])
+            cutout = cut_out(picture, role, detectors[job.matting_model])
         except ValueError as error:
             raise ValueError(
                 f"{file}: {error} by {job.matting_model}. Use an image on a white or transparent background, choose another "
@@ -90,6 +93,6 @@ def _made(job: Job, loaded: dict[str, Any]) -> Job:
             ) from error
         path = Path(f"{job.out.removesuffix('.mp4')}-cut-{number}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(images.to_png(alone))
+        path.write_bytes(images.to_png(cutout))
         refs.append(f"{role}={path}")
     return replace(job, ref=tuple(refs))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pipelines.run.settings import parse, scalar
+from pipelines.run.settings import parse, value_type
 
 # the English negative prompt of Wan's authors, with which A2 was released
-NEGATIVE = (
+NEGATIVE_PROMPT = (
     "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall gray, worst "
     "quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, poorly drawn hands, poorly drawn faces, "
     "deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three legs, many people in the "
@@ -19,7 +19,7 @@ NEGATIVE = (
 Scheduler = Literal["unipc", "unipc-released", "euler", "lightx2v", "causvid", "fastwan"]
 SCHEDULERS = get_args(Scheduler)
 FEW_STEPS = {"lightx2v": 4, "causvid": 9, "fastwan": 3}  # of step-distilled weights, see model_zoo.a2.few_step
-MOST_TOKENS = 512  # tokens of a prompt that the network reads
+MAX_TOKENS = 512  # tokens of a prompt that the network reads
 RANGES = {
     "height": (16, 8192),
     "width": (16, 8192),
@@ -73,7 +73,7 @@ class Job:
     """detector that cuts out subjects of references not on white, or none"""
     fps: float = 15.0
     """frame rate of the mp4, frames per second (default: as trained, else 15.0, as A2)"""
-    negative_prompt: str = NEGATIVE
+    negative_prompt: str = NEGATIVE_PROMPT
     """negative prompt (default: the one recommended by Wan's authors)"""
     audio: str = ""
     """audio file for the soundtrack, trimmed to the video's length"""
@@ -97,28 +97,33 @@ class Job:
     def is_long(self) -> bool:
         return bool(self.init_video) or 0 < self.window < self.frames
 
-    def lengths(self) -> set[int]:
+    def pass_lengths(self) -> set[int]:
         """Return the numbers of frames that the network processes at once, including references and history."""
         if not self.is_long():
             return {self.frames}
-        heads = [len(self.ref) + part.history if part.start else 0 for part in self.parts()]
-        whole = {4 * (head + part.stop - part.start) - 3 for head, part in zip(heads, self.parts(), strict=True)}
-        blind = {n - 4 * len(self.ref) for n in whole} if self.reference_guidance_scale != 1 else set()
-        return whole | blind
+        context_frames = [len(self.ref) + part.history if part.start else 0 for part in self.windows()]
+        with_references = {
+            4 * (context + part.stop - part.start) - 3
+            for context, part in zip(context_frames, self.windows(), strict=True)
+        }
+        without_references = (
+            {n - 4 * len(self.ref) for n in with_references} if self.reference_guidance_scale != 1 else set()
+        )
+        return with_references | without_references
 
-    def parts(self) -> list[Any]:
+    def windows(self) -> list[Any]:
         """Return the windows of a long video, assuming that `init_video` has at least `history` frames."""
         from model_zoo.a2 import long
 
-        before = long.num_context_latents(self.history + 4, self.history) if self.init_video else 0
-        return long.video_windows(self.frames, self.window, len(self.ref), self.history, before)
+        context_latents = long.num_context_latents(self.history + 4, self.history) if self.init_video else 0
+        return long.video_windows(self.frames, self.window, len(self.ref), self.history, context_latents)
 
     def references(self) -> list[tuple[str, str]]:
         """Return (role, file) of each reference."""
         return [(role, file) for role, _, file in (text.partition("=") for text in self.ref)]
 
 
-SWEPT = (
+SWEEPABLE = (
     "frames",
     "steps",
     "guidance_scale",
@@ -131,42 +136,42 @@ SWEPT = (
     "causal_block_size",
     "ar_step",
 )
-LISTS = {"ref": '["human=woman.png", "object=cup.png"]', "next_prompt": '["she drinks", "she leaves"]'}
-FILES = ("audio", "init_video", "image")  # settings that are paths
-NOT_SETTINGS = ("out", "prompt", *LISTS)
+LIST_FIELDS = {"ref": '["human=woman.png", "object=cup.png"]', "next_prompt": '["she drinks", "she leaves"]'}
+FILE_FIELDS = ("audio", "init_video", "image")  # settings that are paths
+NOT_SETTINGS = ("out", "prompt", *LIST_FIELDS)
 SETTINGS = [f for f in fields(Job) if f.name not in NOT_SETTINGS]
 
 
-def read(path: str, given: dict[str, Any], out: str) -> list[tuple[str, Job]]:
+def read(path: str, defaults: dict[str, Any], out: str) -> list[tuple[str, Job]]:
     """Return the jobs of a JSON-lines file, each with its position ("PATH line N: ").
 
-    A line's keys are flag names: out, prompt, ref and next-prompt (lists), and settings; `given` holds defaults for settings that
-    a line omits. Images and audio files are relative to the file's folder, a line's `out` to the folder `out`.
+    A line's keys are flag names: out, prompt, ref and next-prompt (lists), and settings; `defaults` holds the settings that
+    a line may omit. Images and audio files are relative to the file's folder, a line's `out` to the folder `out`.
     Raises ValueError with one message per invalid line.
     """
-    home, found, wrong = os.path.dirname(os.path.abspath(path)), [], []
+    base, jobs, errors = os.path.dirname(os.path.abspath(path)), [], []
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text, as a file of JSON lines must be") from error
     for number, text in enumerate(lines, 1):
-        where = f"{path} line {number}: "
+        position = f"{path} line {number}: "
         if text.strip():
             try:
-                found.append((where, from_line(text, given, home, out)))
+                jobs.append((position, from_line(text, defaults, base, out)))
             except ValueError as error:
-                wrong.append(f"{where}{error}")
-    if wrong:
-        raise ValueError("\n".join(wrong))
-    if not found:
+                errors.append(f"{position}{error}")
+    if errors:
+        raise ValueError("\n".join(errors))
+    if not jobs:
         raise ValueError(f"{path} has no jobs: write one per line, such as {EXAMPLE}")
-    return found
+    return jobs
 
 
 EXAMPLE = '{"out": "a.mp4", "prompt": "a woman drinks from a cup", "ref": ["human=woman.png", "object=cup.png"]}'
 
 
-def from_line(text: str, given: dict[str, Any], home: str, out: str) -> Job:
+def from_line(text: str, defaults: dict[str, Any], base: str, out: str) -> Job:
     """Return the job of a JSON line. Raises ValueError if the line is malformed; `checks.problems` validates the job."""
     try:
         line = json.loads(text)
@@ -174,66 +179,66 @@ def from_line(text: str, given: dict[str, Any], home: str, out: str) -> Job:
         raise ValueError(f"this is not valid JSON ({error})") from error
     if not isinstance(line, dict):
         raise ValueError(f"a job must be a JSON object, such as {EXAMPLE}")
-    values = given | {name.replace("-", "_"): _typed(name, value) for name, value in line.items()}
-    lacking = [name for name in ("out", "prompt") if name not in values]
-    if lacking:
-        raise ValueError(f"it lacks {' and '.join(lacking)}")
+    values = defaults | {name.replace("-", "_"): _check_type(name, value) for name, value in line.items()}
+    missing = [name for name in ("out", "prompt") if name not in values]
+    if missing:
+        raise ValueError(f"it lacks {' and '.join(missing)}")
     if os.path.isabs(values["out"]) or ".." in Path(values["out"]).parts or "://" in values["out"]:
         raise ValueError(f"out is {values['out']!r}; it must be a relative path inside the --out folder")
-    return located(values | {"out": f"{out.rstrip('/')}/{values['out']}"}, home)
+    return resolve_paths(values | {"out": f"{out.rstrip('/')}/{values['out']}"}, base)
 
 
-def _typed(name: str, value: Any) -> Any:
+def _check_type(name: str, value: Any) -> Any:
     """Return a value of a line, checked against its field's type."""
-    kinds = {f.name: scalar(f.type) for f in fields(Job)}
-    kind = kinds.get(name.replace("-", "_"))
-    if kind is None:
-        raise ValueError(f"unknown key {name!r}; a job has {', '.join(kinds)}")
-    if name in LISTS:
+    types = {f.name: value_type(f.type) for f in fields(Job)}
+    expected = types.get(name.replace("-", "_"))
+    if expected is None:
+        raise ValueError(f"unknown key {name!r}; a job has {', '.join(types)}")
+    if name in LIST_FIELDS:
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            raise ValueError(f"{name} must be a list of strings such as {LISTS[name]}")
+            raise ValueError(f"{name} must be a list of strings such as {LIST_FIELDS[name]}")
         return tuple(value)
-    if kind is float and type(value) is int:
+    if expected is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{name} is {json.dumps(value)}; it must be {_words(kind)}")
+    if type(value) is not expected:
+        raise ValueError(f"{name} is {json.dumps(value)}; it must be {_type_name(expected)}")
     return value
 
 
-def _words(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     return {str: "a string", int: "an integer", float: "a number", bool: "true or false"}[kind]
 
 
-def located(values: dict[str, Any], home: str) -> Job:
-    """Return a job with these values, its file paths made absolute from the folder `home`."""
+def resolve_paths(values: dict[str, Any], base: str) -> Job:
+    """Return a job with these values, its file paths made absolute from the folder `base`."""
 
-    def at(file: str) -> str:
-        return os.path.join(home, os.path.expanduser(file)) if file else ""
+    def absolute(file: str) -> str:
+        return os.path.join(base, os.path.expanduser(file)) if file else ""
 
     if values.get("scheduler") in FEW_STEPS:
         values = {"steps": FEW_STEPS[values["scheduler"]], "guidance_scale": 1.0} | values
     pairs = [text.partition("=") for text in values.get("ref", ())]
-    refs = tuple(f"{role}={at(file)}" if equals else role for role, equals, file in pairs)
+    refs = tuple(f"{role}={absolute(file)}" if equals else role for role, equals, file in pairs)
     out = values["out"] if "://" in values["out"] else os.path.abspath(values["out"])
     return Job(
         **values
-        | {name: at(values.get(name, "")) for name in FILES}
+        | {name: absolute(values.get(name, "")) for name in FILE_FIELDS}
         | {"ref": refs, "next_prompt": tuple(values.get("next_prompt", ())), "out": out}
     )
 
 
-def swept(job: Job, text: str) -> list[Job]:
+def sweep(job: Job, text: str) -> list[Job]:
     """Return a job per value of a sweep such as "flow-shift=1,3,5", which write out-flow-shift-1.mp4 and so on.
 
     Raises ValueError for a setting that cannot be swept and for fewer than two distinct values.
     """
-    flag, _, listed = text.partition("=")
-    kinds = {f.name: f.type for f in SETTINGS if f.name in SWEPT}
+    flag, _, value_list = text.partition("=")
+    kinds = {f.name: f.type for f in SETTINGS if f.name in SWEEPABLE}
     name = flag.strip().lstrip("-").replace("-", "_")
     if name not in kinds:
         raise ValueError(f"--sweep {text!r}: write SETTING=VALUE,VALUE,… with one of {', '.join(kinds)}")
-    values = [value.strip() for value in listed.split(",") if value.strip()]
+    values = [value.strip() for value in value_list.split(",") if value.strip()]
     if len(values) < 2 or len(set(values)) < len(values):
         raise ValueError(f"--sweep {text!r}: give at least two distinct values, such as flow-shift=1,3,5,8,12")
     stem, flag = job.out.removesuffix(".mp4"), name.replace("_", "-")
@@ -249,16 +254,16 @@ def num_forward_passes(job: Job) -> int:
 
     if not job.is_long():
         return job.steps
-    return long.passes(job.parts(), len(job.ref), job.steps, job.causal_block_size, job.ar_step)
+    return long.passes(job.windows(), len(job.ref), job.steps, job.causal_block_size, job.ar_step)
 
 
-def by_shape(jobs: Iterable[Any], job_of: Any = lambda job: job) -> list[Any]:
+def sort_by_shape(jobs: Iterable[Any], job_of: Any = lambda job: job) -> list[Any]:
     """Return the jobs grouped by shape, shapes in order of first appearance, so that compiled code is reused."""
     jobs = list(jobs)
-    first: dict[tuple, int] = {}
+    rank_of: dict[tuple, int] = {}
     for job in jobs:
-        first.setdefault(shape(job_of(job)), len(first))
-    return sorted(jobs, key=lambda job: first[shape(job_of(job))])
+        rank_of.setdefault(shape(job_of(job)), len(rank_of))
+    return sorted(jobs, key=lambda job: rank_of[shape(job_of(job))])
 
 
 def shape(job: Job) -> tuple[int, ...]:

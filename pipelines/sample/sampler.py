@@ -18,7 +18,7 @@ MAX_EXTEND_BYTES = 4_000_000_000  # limit of a video to extend, held in memory a
 class Sampler:
     """A loaded checkpoint. Its videos do not depend on what it sampled before, and it does not write files."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str, dtype: str, how: Acceleration = NO_ACCELERATION):
+    def __init__(self, checkpoint: Checkpoint, device: str, dtype: str, accel: Acceleration = NO_ACCELERATION):
 
         import torch
 
@@ -26,31 +26,31 @@ class Sampler:
         from model_zoo.a2 import pipeline as a2
 
         a2.quiet()
-        if how.ranks():
+        if accel.is_parallel():
             from pipelines import process_group
 
-            device = str(process_group.join().device)
-        self.groups = parallel.groups(how.cfg_parallel, how.context_parallel, device.partition(":")[0])
-        self.checkpoint, self.how, self.cached = checkpoint, how, -1
+            device = str(process_group.init_distributed().device)
+        self.groups = parallel.groups(accel.cfg_parallel, accel.context_parallel, device.partition(":")[0])
+        self.checkpoint, self.accel, self.cache_steps = checkpoint, accel, -1
         try:
             if checkpoint.family == SKYREELS_V2:
                 self.pipeline = skyreels_v2.load(checkpoint.root, device, getattr(torch, dtype))
                 return
-            quantised = acceleration.quantisation(how.quantization)
+            quantised = acceleration.quantisation(accel.quantization)
             self.pipeline = a2.load(
-                checkpoint.root, device, getattr(torch, dtype), quantised=quantised, by_blocks=how.group_offload
+                checkpoint.root, device, getattr(torch, dtype), quantised=quantised, by_blocks=accel.group_offload
             )
         # safetensors, transformers and diffusers each raise their own classes
         except Exception as error:
             raise ValueError(f"{checkpoint.root} cannot be loaded: {type(error).__name__}: {error}") from error
         self.pipeline.set_progress_bar_config(disable=True)
-        if how.lora:
-            few_step.load_lora(self.pipeline.transformer, Path(how.lora), how.lora_scale)
-        acceleration.apply(self.pipeline, self.groups, how.attention_backend, how.vae_tiling, how.compile)
+        if accel.lora:
+            few_step.load_lora(self.pipeline.transformer, Path(accel.lora), accel.lora_scale)
+        acceleration.apply(self.pipeline, self.groups, accel.attention_backend, accel.vae_tiling, accel.compile)
 
     def is_main(self) -> bool:
         """Return whether this process is the one that writes, of those that sample each video together."""
-        return self.groups.first()
+        return self.groups.is_main()
 
     def __call__(
         self, job: Job, references: Sequence[Any] | None = None, on_step: Callable[[], None] = lambda: None
@@ -65,66 +65,70 @@ class Sampler:
         from model_zoo.a2 import pipeline as a2
         from model_zoo.a2.references import prepare
 
-        given = read_references(job) if references is None else references
-        self._cache(job.steps)
+        inputs = read_references(job) if references is None else references
+        self._enable_cache(job.steps)
         generator = torch.Generator().manual_seed(job.seed)  # on CPU: the same noise on every device
         self.pipeline.scheduler = a2.scheduler(job.scheduler, job.flow_shift, generator)
-        same: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "negative_prompt": job.negative_prompt,
             "num_frames": job.frames,
             "num_inference_steps": job.steps,
             "guidance_scale": job.guidance_scale,
             "generator": generator,
         }
-        prepared = prepare(given, job.height, job.width, self.checkpoint.conditioning) if given else None
-        made = self._made(job, prepared, same, on_step)
-        if not np.isfinite(made).all():
+        prepared = prepare(inputs, job.height, job.width, self.checkpoint.conditioning) if inputs else None
+        video = self._sample(job, prepared, settings, on_step)
+        if not np.isfinite(video).all():
             raise ValueError("the network returned NaN or infinity; try --dtype float32")
-        return (made * 255).round().astype(np.uint8)
+        return (video * 255).round().astype(np.uint8)
 
     def calibrate(self, job: Job, on_step: Callable[[], None] = lambda: None) -> tuple[np.ndarray, list[float]]:
         """Return the frames of a job's video, as `__call__`, and the ratios for --cache mag measured while it was sampled."""
         from model_zoo.a2 import acceleration
 
-        looks = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
-        with acceleration.MagCacheCalibration(self.pipeline.transformer, looks) as heard:
+        num_branches = 1 if job.guidance_scale <= 1 else 2 if job.reference_guidance_scale == 1 else 3
+        with acceleration.MagCacheCalibration(self.pipeline.transformer, num_branches) as calibration:
             frames = self(job, on_step=on_step)
-        return frames, heard.ratios()
+        return frames, calibration.ratios()
 
-    def _cache(self, steps: int) -> None:
+    def _enable_cache(self, steps: int) -> None:
         """Enable the cache of --cache; mag depends on the number of steps."""
         from model_zoo.a2 import acceleration
 
-        how, counted = self.how, steps if self.how.cache == "mag" else 0
-        if how.cache and self.cached != counted:
-            rules = how.cache_threshold, how.cache_interval, how.cache_ratios, steps
-            acceleration.cache(self.pipeline.transformer, how.cache, *rules)
-            self.cached = counted
+        accel, cache_steps = self.accel, steps if self.accel.cache == "mag" else 0
+        if accel.cache and self.cache_steps != cache_steps:
+            arguments = accel.cache_threshold, accel.cache_interval, accel.cache_ratios, steps
+            acceleration.cache(self.pipeline.transformer, accel.cache, *arguments)
+            self.cache_steps = cache_steps
 
-    def _made(self, job: Job, prepared: Any, same: dict[str, Any], on_step: Callable[[], None]) -> np.ndarray:
+    def _sample(self, job: Job, prepared: Any, settings: dict[str, Any], on_step: Callable[[], None]) -> np.ndarray:
         """Return the frames of a job's video, (f, height, width, 3), 0 to 1."""
         from model_zoo.a2 import long, skyreels_v2
 
-        parts: dict[str, Any] = {"window": job.window, "history": job.history, "on_step": on_step}
-        parts |= {"block": job.causal_block_size, "lag": job.ar_step}
+        window_settings: dict[str, Any] = {"window": job.window, "history": job.history, "on_step": on_step}
+        window_settings |= {"block": job.causal_block_size, "lag": job.ar_step}
         if self.checkpoint.family == SKYREELS_V2:
             size: dict[str, Any] = {"height": job.height, "width": job.width, "fps": round(job.fps)}
-            given: dict[str, Any] = {
+            inputs: dict[str, Any] = {
                 "first_frame": first_frame(job) if job.image else None,
                 "beginning": context_frames(job) if job.init_video else None,
             }
-            return skyreels_v2.sample(self.pipeline, job.prompt, **size, **given, **same, **parts)
+            return skyreels_v2.sample(self.pipeline, job.prompt, **size, **inputs, **settings, **window_settings)
         if job.is_long():
-            parts["reference_guidance"] = job.reference_guidance_scale
-            prompts, before = [job.prompt, *job.next_prompt], context_frames(job) if job.init_video else None
-            return long.sample(self.pipeline, prepared, prompts, before, **same, **parts)
+            window_settings["reference_guidance"] = job.reference_guidance_scale
+            prompts, context = [job.prompt, *job.next_prompt], context_frames(job) if job.init_video else None
+            return long.sample(self.pipeline, prepared, prompts, context, **settings, **window_settings)
 
-        def after(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
+        def on_step_end(_pipeline: Any, _step: int, _time: Any, tensors: dict) -> dict:
             on_step()
             return tensors
 
-        said = {"output_type": "np", "callback_on_step_end": after, "reference_guidance": job.reference_guidance_scale}
-        return self.pipeline(prepared, job.prompt, **same, **said).frames[0]
+        options = {
+            "output_type": "np",
+            "callback_on_step_end": on_step_end,
+            "reference_guidance": job.reference_guidance_scale,
+        }
+        return self.pipeline(prepared, job.prompt, **settings, **options).frames[0]
 
 
 def read_references(job: Job) -> list[Any]:
@@ -138,16 +142,16 @@ def context_frames(job: Job) -> np.ndarray:
     """Return the frames of the video to extend, (f, height, width, 3) uint8, centre-cropped to the job's aspect ratio."""
     from a2data.media import video
 
-    shown = video.probe(job.init_video)
+    stream = video.probe(job.init_video)
     frames: list[np.ndarray] = []
-    for frame in video.read(job.init_video, shown.stream):
+    for frame in video.read(job.init_video, stream.stream):
         if (len(frames) + 1) * job.height * job.width * 3 > MAX_EXTEND_BYTES:
             raise ValueError(
                 f"{job.init_video} is too long to extend: after {len(frames)} frames it has {MAX_EXTEND_BYTES / 1e9:g} GB"
             )
-        turned = np.rot90(frame.picture.to_ndarray(format="rgb24"), -shown.rotation // 90)
-        square = np.asarray(Image.fromarray(turned).resize((shown.width, shown.height)))
-        frames.append(crop_resize(square, job.height, job.width))
+        upright = np.rot90(frame.picture.to_ndarray(format="rgb24"), -stream.rotation // 90)
+        resized = np.asarray(Image.fromarray(upright).resize((stream.width, stream.height)))
+        frames.append(crop_resize(resized, job.height, job.width))
     return np.stack(frames)
 
 

@@ -13,7 +13,7 @@ from a2data import heartbeat
 from a2data.stage import Stage
 from a2data.store.tables import Store
 from pipelines.sample import output
-from pipelines.sample.acceleration import Acceleration, leave_ratios
+from pipelines.sample.acceleration import Acceleration, write_ratios
 from pipelines.sample.checkpoint import Checkpoint
 from pipelines.sample.job import Job
 from pipelines.sample.record import SampleRequest
@@ -63,8 +63,8 @@ class Sample(Stage):
         from pipelines.sample import sampler
 
         fields = json.loads(self.acceleration)
-        how = Acceleration(**fields | {"cache_ratios": tuple(fields.get("cache_ratios", ()))})
-        return sampler.Sampler(Checkpoint.open(self.checkpoint), self.device, self.dtype, how)
+        accel = Acceleration(**fields | {"cache_ratios": tuple(fields.get("cache_ratios", ()))})
+        return sampler.Sampler(Checkpoint.open(self.checkpoint), self.device, self.dtype, accel)
 
     def run(self, model: Any, requests: list[Requested], shard: int) -> Iterator[Written]:
         for row in requests:
@@ -89,9 +89,9 @@ def sample_to_file(sampler: Any, request: SampleRequest, on_step: Callable[[], N
     With --calibrate also writes the measured ratios to the checkpoint folder.
     """
     job, record = request
-    if sampler.how.calibrate:
+    if sampler.accel.calibrate:
         frames, ratios = sampler.calibrate(job, on_step)
-        leave_ratios(sampler.checkpoint.root, ratios, record)
+        write_ratios(sampler.checkpoint.root, ratios, record)
     else:
         frames = sampler(job, on_step=on_step)
     if sampler.is_main():
@@ -105,6 +105,10 @@ def _preview(job: Job, frames: Any, conditioning: str) -> list[tuple[str, Sequen
     from model_zoo.a2.references import prepare
     from pipelines.sample.sampler import read_references
 
-    given = read_references(job)
-    rows = [("references", list(prepare(given, job.height, job.width, conditioning or "a2").frames))] if given else []
+    references = read_references(job)
+    rows = (
+        [("references", list(prepare(references, job.height, job.width, conditioning or "a2").frames))]
+        if references
+        else []
+    )
     return [*rows, (" ".join(job.prompt.split())[:160], output.stills(frames))]

@@ -24,11 +24,11 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from a2data.store.folder import file_sha256
-from pipelines.train.parallelize import local
+from pipelines.train.parallelize import to_local
 from pipelines.train.safe_reading import DamagedError, Planner, Reader, metadata_in
 
 NAME = re.compile(r"step-(\d+)")
-LEARNT = StateDictOptions(ignore_frozen_params=True, strict=False)
+TRAINABLE_ONLY = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 
 class Checkpoints:
@@ -36,17 +36,17 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
-        self.chief = not dist.is_initialized() or dist.get_rank() == 0
+        self.is_main = not dist.is_initialized() or dist.get_rank() == 0
         # a separate group, so that collectives of the background thread do not interleave with those of the training
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
-        self.writing: tuple[Future, Path, dict[str, Any]] | None = None
+        self.pending: tuple[Future, Path, dict[str, Any]] | None = None
         # hashes the written files in the background
         self.thread = ThreadPoolExecutor(1)
-        if self.chief:
+        if self.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             for scratch in folder.glob("*.tmp"):
                 shutil.rmtree(scratch)
-        self.wait_for_all()
+        self.barrier()
 
     def all(self) -> list[Path]:
         """Return every checkpoint that was completely written, oldest first."""
@@ -56,162 +56,167 @@ class Checkpoints:
         return sorted((p for p in self.folder.iterdir() if NAME.fullmatch(p.name)), key=lambda p: int(p.name[5:]))
 
     def save(
-        self, step: int, network: Any, optimizer: Any, average: dict[str, torch.Tensor], about: dict[str, Any]
+        self, step: int, network: Any, optimizer: Any, ema: dict[str, torch.Tensor], metadata: dict[str, Any]
     ) -> None:
         """Start writing a checkpoint. The state is copied before this returns; the files are written in the background."""
         self.finish()
         scratch = self.folder / f"step-{step:06d}.tmp"
-        learnt, momenta = get_state_dict(network, optimizer, options=LEARNT)
-        state: dict[str, Any] = {"network": learnt, "optimizer": momenta, "average": average}
+        model_state, optimizer_state = get_state_dict(network, optimizer, options=TRAINABLE_ONLY)
+        state: dict[str, Any] = {"network": model_state, "optimizer": optimizer_state, "average": ema}
         saved = dcp.async_save(state, checkpoint_id=str(scratch), process_group=self.group)
-        self.writing = self.thread.submit(self.hashed, saved, scratch), scratch, {"step": step, **about}
+        self.pending = self.thread.submit(self.hash_files, saved, scratch), scratch, {"step": step, **metadata}
 
-    def hashed(self, saved: Any, scratch: Path) -> dict[str, Any]:
+    def hash_files(self, saved: Any, scratch: Path) -> dict[str, Any]:
         """Wait for the files of this process to be written and return their sizes and sha256."""
         saved.result()
         rank = dist.get_rank() if dist.is_initialized() else 0
-        names = [path.name for path in scratch.glob(f"__{rank}_*.distcp")] + [".metadata"] * self.chief
+        names = [path.name for path in scratch.glob(f"__{rank}_*.distcp")] + [".metadata"] * self.is_main
         return {
             name: {"bytes": (scratch / name).stat().st_size, "sha256": file_sha256(scratch / name)} for name in names
         }
 
     def finish(self) -> None:
         """Wait until the pending checkpoint is complete. Raises OSError if it could not be written."""
-        if self.writing is None:
+        if self.pending is None:
             return
-        (future, scratch, state), self.writing = self.writing, None
+        (future, scratch, state), self.pending = self.pending, None
         files: dict[str, Any] = {}
         failed: BaseException | None = None
         try:
             files = future.result()
         except (Exception, CheckpointException) as error:  # CheckpointException derives from BaseException
             failed = error
-        every = self.gathered(first_line(failed) if failed else files)
-        whys = [part for part in every if isinstance(part, str)]
-        if not whys and self.chief:
+        results = self.all_gather(first_line(failed) if failed else files)
+        errors = [result for result in results if isinstance(result, str)]
+        if not errors and self.is_main:
             try:
-                for part in every:
-                    state.setdefault("files", {}).update(part)
+                for result in results:
+                    state.setdefault("files", {}).update(result)
                 (scratch / "state.json").write_text(json.dumps(state | {"sha256": digest(state)}, indent=1))
                 final = scratch.with_suffix("")
                 shutil.rmtree(final, ignore_errors=True)
                 scratch.rename(final)
             except OSError as error:
-                failed, whys = error, [first_line(error)]
-        whys = self.from_chief(whys)
-        if whys:
+                failed, errors = error, [first_line(error)]
+        errors = self.from_main(errors)
+        if errors:
             shutil.rmtree(scratch, ignore_errors=True)
-            rest = [path.name for path in self.all()]
+            complete = [path.name for path in self.all()]
             raise OSError(
-                f"the checkpoint of step {state['step']} could not be written to {self.folder} ({whys[0]}); "
-                f"{f'the last complete one is {rest[-1]}' if rest else 'there is none yet'}. Is the disk full?"
+                f"the checkpoint of step {state['step']} could not be written to {self.folder} ({errors[0]}); "
+                f"{f'the last complete one is {complete[-1]}' if complete else 'there is none yet'}. Is the disk full?"
             ) from failed
-        if self.chief:
-            self.thin()
-        self.wait_for_all()
+        if self.is_main:
+            self.prune()
+        self.barrier()
 
-    def thin(self) -> None:
+    def prune(self) -> None:
         """Remove all checkpoints but the newest `keep` and the best. Those with a damaged state.json are set aside first."""
         losses: dict[Path, float | None] = {}
         for path in self.all():
             try:
-                loss = about(path).get("val_loss")
+                loss = read_state(path).get("val_loss")
             except DamagedError as error:
-                self.put_aside(path, str(error))
+                self.set_aside(path, str(error))
                 continue
             losses[path] = float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else None
-        there, known = list(losses), {path: loss for path, loss in losses.items() if loss is not None}
-        best = {min(known, key=lambda path: known[path])} if known else set()
-        for path in there[: -self.keep] if self.keep else there:
+        intact, finite = list(losses), {path: loss for path, loss in losses.items() if loss is not None}
+        best = {min(finite, key=lambda path: finite[path])} if finite else set()
+        for path in intact[: -self.keep] if self.keep else intact:
             if path not in best:
                 shutil.rmtree(path)
 
-    def load(self, network: Any, optimizer: Any, average: dict[str, torch.Tensor]) -> dict[str, Any] | None:
+    def load(self, network: Any, optimizer: Any, ema: dict[str, torch.Tensor]) -> dict[str, Any] | None:
         """Load the newest intact checkpoint in place and return its state.json, or None if there never was one.
 
         All processes take the same decision. A damaged checkpoint is set aside and the previous one is tried. Raises ValueError
         if none is intact, or if a checkpoint's parameters are not the ones being trained.
         """
-        whys: list[str] = []
-        for path in reversed([self.folder / name for name in self.from_chief([p.name for p in self.folders()])]):
-            found = self.damage(path) or self.take_up(path, network, optimizer, average)
-            if not found:
-                if whys and self.chief:
+        errors: list[str] = []
+        for path in reversed([self.folder / name for name in self.from_main([p.name for p in self.folders()])]):
+            error = self.find_damage(path) or self.read(path, network, optimizer, ema)
+            if not error:
+                if errors and self.is_main:
                     print(f"{path.name} is loaded instead", flush=True)
-                return about(path)
-            whys.append(found)
-            if self.chief:
-                self.put_aside(path, found)
-            self.wait_for_all()
-        aside = self.from_chief(sorted(path.name for path in self.folder.glob("step-*.damaged*")))
-        if aside:
+                return read_state(path)
+            errors.append(error)
+            if self.is_main:
+                self.set_aside(path, error)
+            self.barrier()
+        damaged = self.from_main(sorted(path.name for path in self.folder.glob("step-*.damaged*")))
+        if damaged:
             raise ValueError(
-                f"no checkpoint in {self.folder} is intact: {'; '.join(whys) or 'there are only ' + ', '.join(aside)}. Copy one "
-                "from elsewhere, or use another --out to start a new training"
+                f"no checkpoint in {self.folder} is intact: {'; '.join(errors) or 'there are only ' + ', '.join(damaged)}. "
+                "Copy one from elsewhere, or use another --out to start a new training"
             )
         return None
 
-    def take_up(self, path: Path, network: Any, optimizer: Any, average: dict[str, torch.Tensor]) -> str:
+    def read(self, path: Path, network: Any, optimizer: Any, ema: dict[str, torch.Tensor]) -> str:
         """Read a checkpoint in place. Returns why it is damaged, or "" if it is intact."""
-        learnt, momenta = get_state_dict(network, optimizer, options=LEARNT)
-        state: dict[str, Any] = {"network": learnt, "optimizer": momenta, "average": average}
+        model_state, optimizer_state = get_state_dict(network, optimizer, options=TRAINABLE_ONLY)
+        state: dict[str, Any] = {"network": model_state, "optimizer": optimizer_state, "average": ema}
         try:
             dcp.load(state, storage_reader=Reader(path), planner=Planner())
         except (RuntimeError, ValueError, CheckpointException) as error:
-            if found := damage_of(error):
-                return found
+            if message := damage_message(error):
+                return message
             raise ValueError(f"{path} does not fit this network or --trainable ({first_line(error)})") from error
-        odd = sorted({name for part in self.gathered(non_finite(state)) for name in part})
-        if odd:
-            return f"{path} holds NaN or infinity in {', '.join(odd[:3])}" + f" and {len(odd) - 3} more" * (
-                len(odd) > 3
+        non_finite_names = sorted({name for part in self.all_gather(non_finite(state)) for name in part})
+        if non_finite_names:
+            return (
+                f"{path} holds NaN or infinity in {', '.join(non_finite_names[:3])}"
+                + f" and {len(non_finite_names) - 3} more" * (len(non_finite_names) > 3)
             )
         set_state_dict(
-            network, optimizer, model_state_dict=state["network"], optim_state_dict=state["optimizer"], options=LEARNT
+            network,
+            optimizer,
+            model_state_dict=state["network"],
+            optim_state_dict=state["optimizer"],
+            options=TRAINABLE_ONLY,
         )
         return ""
 
-    def damage(self, path: Path) -> str:
+    def find_damage(self, path: Path) -> str:
         """Return why a checkpoint is damaged, or "" if all checks pass. The processes divide the files between them."""
-        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        found = ""
+        rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        error_message = ""
         try:
-            state = about(path)
+            state = read_state(path)
             check_state(path, state)
             files = state.get("files", {})  # missing in checkpoints of earlier versions
-            for name in sorted(files)[rank::ranks]:
+            for name in sorted(files)[rank::world_size]:
                 check_file(path / name, files[name])
-            if self.chief:
+            if self.is_main:
                 metadata_in(path)
         except (DamagedError, OSError) as error:
-            found = str(error)
-        return next((why for why in self.gathered(found) if why), "")
+            error_message = str(error)
+        return next((message for message in self.all_gather(error_message) if message), "")
 
-    def put_aside(self, path: Path, why: str) -> None:
+    def set_aside(self, path: Path, reason: str) -> None:
         """Rename a damaged checkpoint, so that it is kept but not loaded."""
         names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
-        aside = next(place for name in names if not (place := path.with_name(name)).exists())
-        path.rename(aside)
-        print(f"{path.name} is damaged, and kept as {aside.name}: {why}", flush=True)
+        target = next(candidate for name in names if not (candidate := path.with_name(name)).exists())
+        path.rename(target)
+        print(f"{path.name} is damaged, and kept as {target.name}: {reason}", flush=True)
 
-    def gathered(self, mine: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in rank order."""
         if self.group is None:
-            return [mine]
-        said: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(said, mine, group=self.group)
-        return said
+            return [value]
+        values: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value, group=self.group)
+        return values
 
-    def from_chief(self, mine: Any) -> Any:
+    def from_main(self, value: Any) -> Any:
         """Return the value of the first process."""
-        return self.gathered(mine)[0]
+        return self.all_gather(value)[0]
 
-    def wait_for_all(self) -> None:
+    def barrier(self) -> None:
         if self.group is not None:
             dist.barrier(group=self.group)
 
 
-def about(checkpoint: Path) -> dict[str, Any]:
+def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return the content of a checkpoint's state.json. Raises DamagedError with its path if it is not what was written."""
     path = checkpoint / "state.json"
     try:
@@ -233,8 +238,8 @@ def check_state(checkpoint: Path, state: dict[str, Any]) -> None:
         name for name, kind in kinds.items() if type(state.get(name)) not in (kind, int if kind is float else kind)
     ]
     files = state.get("files", {})
-    known = files.values() if isinstance(files, dict) else [None]
-    if not all(isinstance(file, dict) and {"bytes", "sha256"} <= set(file) for file in known):
+    entries = files.values() if isinstance(files, dict) else [None]
+    if not all(isinstance(file, dict) and {"bytes", "sha256"} <= set(file) for file in entries):
         wrong.append("files")
     if wrong or NAME.fullmatch(checkpoint.name)[1].lstrip("0") != str(state["step"] or ""):  # type: ignore[index]
         raise DamagedError(
@@ -247,14 +252,14 @@ def digest(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def check_file(path: Path, known: dict[str, Any]) -> None:
+def check_file(path: Path, recorded: dict[str, Any]) -> None:
     """Raise DamagedError with the file's path if its size or sha256 is not what was recorded."""
     size = path.stat().st_size if path.is_file() else -1
     if size < 0:
         raise DamagedError(f"{path} is missing")
-    if size != known["bytes"]:
-        raise DamagedError(f"{path} is damaged: it has {size} bytes instead of {known['bytes']}")
-    if file_sha256(path) != known["sha256"]:
+    if size != recorded["bytes"]:
+        raise DamagedError(f"{path} is damaged: it has {size} bytes instead of {recorded['bytes']}")
+    if file_sha256(path) != recorded["sha256"]:
         raise DamagedError(f"{path} is damaged: its sha256 is not the recorded one")
 
 
@@ -263,15 +268,15 @@ def non_finite(state: dict[str, Any]) -> list[str]:
     names = []
     for part in ("network", "average"):
         for name, tensor in state[part].items():
-            if tensor.is_floating_point() and not bool(local(tensor.detach()).isfinite().all()):
+            if tensor.is_floating_point() and not bool(to_local(tensor.detach()).isfinite().all()):
                 names.append(f"{part}.{name}")
     return names
 
 
-def damage_of(error: BaseException) -> str:
+def damage_message(error: BaseException) -> str:
     """Return the message of a DamagedError that torch wrapped, from any process, or "" if there is none."""
-    within = [wrapped[0] for wrapped in error.failures.values()] if isinstance(error, CheckpointException) else [error]
-    return next((str(one) for one in within if isinstance(one, DamagedError)), "")
+    errors = [wrapped[0] for wrapped in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+    return next((str(each) for each in errors if isinstance(each, DamagedError)), "")
 
 
 def first_line(error: BaseException) -> str:

@@ -23,86 +23,86 @@ class Example(NamedTuple):
     """One sample at one noise level."""
 
     clean: torch.Tensor  # (1, 16, t, h, w)
-    counts: torch.Tensor  # (t,) bool: frames included in the loss
+    loss_mask: torch.Tensor  # (t,) bool: frames included in the loss
     noise: torch.Tensor
     level: float
     condition: torch.Tensor  # with a batch dimension, see model_zoo.a2.conditioning.network_inputs
     text: torch.Tensor  # (1, m, d)
     image: torch.Tensor | None  # (1, k, e), for A2
     slots: int  # number of references, which is that of latent frames that hold them
-    head: int = 0  # latent frames of references at the start of the video
+    head_frames: int = 0  # latent frames of references at the start of the video
 
 
-def drawn(
-    sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.device, conditioning: str = "a2"
+def draw_example(
+    sample: Any, null_condition: torch.Tensor, settings: Settings, device: torch.device, conditioning: str = "a2"
 ) -> Example:
     """Return the training example of a loader's sample."""
 
-    def chance(purpose: str) -> np.random.Generator:
+    def rng_for(purpose: str) -> np.random.Generator:
         return rng(settings.seed, sample.epoch, sample.index, purpose)
 
-    single = chance("single reference").random() < settings.single_reference_prob
-    level = objective.apply_flow_shift(float(chance("noise level").random()), settings.flow_shift)
-    return made(
+    single = rng_for("single reference").random() < settings.single_reference_prob
+    level = objective.apply_flow_shift(float(rng_for("noise level").random()), settings.flow_shift)
+    return make_example(
         sample.tensors,
-        nothing,
+        null_condition,
         level,
-        chance("noise"),
+        rng_for("noise"),
         settings.reference_target,
         device,
-        worded=chance("caption drop").random() >= settings.caption_dropout_prob,
-        referenced=chance("reference drop").random() >= settings.reference_dropout_prob,
+        with_text=rng_for("caption drop").random() >= settings.caption_dropout_prob,
+        with_references=rng_for("reference drop").random() >= settings.reference_dropout_prob,
         single="_single" if single else "",
         conditioning=conditioning,
     )
 
 
-def made(
+def make_example(
     tensors: Mapping[str, torch.Tensor],
-    nothing: torch.Tensor,
+    null_condition: torch.Tensor,
     level: float,
     rng: np.random.Generator,
     target: str,
     device: torch.device,
     *,
-    worded: bool = True,
-    referenced: bool = True,
+    with_text: bool = True,
+    with_references: bool = True,
     single: str = "",
     conditioning: str = "a2",
 ) -> Example:
-    """Return an example at a noise level. `nothing`: A2's condition without references, (20, t, h, w)."""
+    """Return an example at a noise level. null_condition: A2's condition without references, (20, t, h, w)."""
     if f"condition{single}" not in tensors:
         raise ValueError("the samples have no single-reference condition: encode them with --singles")
     stored = tensors[f"condition{single}"]
-    if not referenced:
-        stored = a2_conditioning.without_references(conditioning, stored, nothing)
+    if not with_references:
+        stored = a2_conditioning.without_references(conditioning, stored, null_condition)
     # computed on the CPU, to avoid a GPU synchronisation
-    slots, head = a2_conditioning.count(conditioning, stored), a2_conditioning.head(conditioning, stored)
+    slots, head_frames = a2_conditioning.count(conditioning, stored), a2_conditioning.head(conditioning, stored)
     video, condition = (
-        onto(tensors["video"], device),
-        onto(a2_conditioning.given(conditioning, stored, nothing), device),
+        to_batch(tensors["video"], device),
+        to_batch(a2_conditioning.given(conditioning, stored, null_condition), device),
     )
-    text = onto(tensors["text" if worded else "text_empty"], device)
-    image = onto(tensors[f"image{single}"], device) if conditioning == "a2" else None
-    noise = onto(torch.from_numpy(rng.standard_normal(video.shape[1:], np.float32)), device)
+    text = to_batch(tensors["text" if with_text else "text_empty"], device)
+    image = to_batch(tensors[f"image{single}"], device) if conditioning == "a2" else None
+    noise = to_batch(torch.from_numpy(rng.standard_normal(video.shape[1:], np.float32)), device)
     if conditioning == "a2":
-        clean, counts = objective.training_target(video, condition, head, target)
+        clean, loss_mask = objective.training_target(video, condition, head_frames, target)
     else:
-        clean, counts = video, torch.ones(video.shape[2], dtype=torch.bool, device=device)
+        clean, loss_mask = video, torch.ones(video.shape[2], dtype=torch.bool, device=device)
     if conditioning == "vace":
         # the references precede the video; their noise is drawn last, so that it does not change the video's
-        before = onto(
-            torch.from_numpy(rng.standard_normal((len(video[0]), head, *video.shape[3:]), np.float32)), device
+        head_noise = to_batch(
+            torch.from_numpy(rng.standard_normal((len(video[0]), head_frames, *video.shape[3:]), np.float32)), device
         )
-        noise, clean = torch.cat([before, noise], 2), torch.cat([condition[:, :16, :head], video], 2)
-        predicted = slots if target == "reference" else 0
-        counts = torch.cat([torch.arange(head, device=device) < predicted, counts])
-    if image is not None and not referenced:
+        noise, clean = torch.cat([head_noise, noise], 2), torch.cat([condition[:, :16, :head_frames], video], 2)
+        num_predicted = slots if target == "reference" else 0
+        loss_mask = torch.cat([torch.arange(head_frames, device=device) < num_predicted, loss_mask])
+    if image is not None and not with_references:
         image = torch.zeros_like(image)
-    return Example(clean, counts, noise, level, condition, text, image, slots, head)
+    return Example(clean, loss_mask, noise, level, condition, text, image, slots, head_frames)
 
 
-def onto(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_batch(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a tensor as a batch of one, float32, on a device. Copies to a GPU are asynchronous, from pinned memory."""
     if device.type == "cuda":
         return tensor[None].pin_memory().to(device, non_blocking=True).float()
@@ -127,14 +127,17 @@ def losses(network: Any, examples: Sequence[Example], precision: str) -> torch.T
         )
     noised = torch.cat([objective.add_noise(e.clean, e.noise, e.level) for e in examples])
     condition = torch.cat([e.condition for e in examples])
-    most = max(e.text.shape[1] for e in examples)
-    text = torch.cat([torch.nn.functional.pad(e.text, (0, 0, 0, most - e.text.shape[1])) for e in examples])
+    max_text_tokens = max(e.text.shape[1] for e in examples)
+    text = torch.cat([torch.nn.functional.pad(e.text, (0, 0, 0, max_text_tokens - e.text.shape[1])) for e in examples])
     images = [e.image for e in examples if e.image is not None]
-    many = math.lcm(*(image.shape[1] for image in images))
-    tokens = torch.cat([each.repeat(1, many // each.shape[1], 1) for each in images]) if images else None
+    num_image_tokens = math.lcm(*(image.shape[1] for image in images))
+    tokens = torch.cat([each.repeat(1, num_image_tokens // each.shape[1], 1) for each in images]) if images else None
     with torch.autocast(noised.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
-        said = objective.predict(network, noised, [e.level for e in examples], condition, text, tokens)
-    aims = [objective.velocity(e.clean, e.noise) for e in examples]
+        predicted = objective.predict(network, noised, [e.level for e in examples], condition, text, tokens)
+    targets = [objective.velocity(e.clean, e.noise) for e in examples]
     return torch.stack(
-        [objective.loss(one[None], aim, e.counts) for one, aim, e in zip(said, aims, examples, strict=True)]
+        [
+            objective.loss(prediction[None], target, e.loss_mask)
+            for prediction, target, e in zip(predicted, targets, examples, strict=True)
+        ]
     )

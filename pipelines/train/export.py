@@ -20,19 +20,19 @@ from model_zoo.a2.encoders import PARTS
 
 
 def export(
-    network: Any, begin: Path, folder: Path, chief: bool, lora: bool = False, sampling: dict[str, Any] | None = None
+    network: Any, start: Path, folder: Path, is_main: bool, lora: bool = False, sampling: dict[str, Any] | None = None
 ) -> None:
     """Write the folder atomically. Parts that are not trained are hard-linked from the folder that training started from.
 
     sampling: settings of `a2data sample` that the network was trained with, written to sampling.json. LoRA adapters are
-    written to lora/ and merged into the weights. A collective: all processes must call it; the chief writes.
+    written to lora/ and merged into the weights. A collective: all processes must call it; the main process writes.
     """
-    how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    state: dict[str, Any] = get_model_state_dict(network, options=how)
-    if not chief:
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    state: dict[str, Any] = get_model_state_dict(network, options=options)
+    if not is_main:
         return
     # the frozen weights as they were, not as rounded for training
-    state = transformer.load_transformer(begin, torch.float32).state_dict() | state
+    state = transformer.load_transformer(start, torch.float32).state_dict() | state
     scratch = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     network_class = transformer.network_class(a2_conditioning.of(network))
@@ -40,19 +40,19 @@ def export(
         plain = network_class.from_config(network.config)
     if lora:
         with torch.device("meta"):
-            whole = network_class.from_config(network.config)
-            whole.add_adapter(network.peft_config["default"])
+            adapted = network_class.from_config(network.config)
+            adapted.add_adapter(network.peft_config["default"])
         # the parameters of `network` may be sharded
         adapters = {name: tensor for name, tensor in state.items() if ".lora_" in name}
-        whole.load_state_dict(adapters, strict=False, assign=True)
-        whole.save_lora_adapter(scratch / "lora")
-        state = merged(network, state)
+        adapted.load_state_dict(adapters, strict=False, assign=True)
+        adapted.save_lora_adapter(scratch / "lora")
+        state = merge_lora(network, state)
     plain.load_state_dict(state, assign=True)
     plain.save_pretrained(scratch / "transformer")
     for part in PARTS:
-        if not (begin / part).is_dir():  # the image encoder, which only A2 has
+        if not (start / part).is_dir():  # the image encoder, which only A2 has
             continue
-        shutil.copytree(begin / part, scratch / part, copy_function=link)
+        shutil.copytree(start / part, scratch / part, copy_function=link)
     pipeline.scheduler().save_pretrained(scratch / "scheduler")
     (scratch / "model_index.json").write_text(json.dumps(model_index(scratch), indent=1, sort_keys=True))
     if sampling:
@@ -92,7 +92,7 @@ def model_index(folder: Path) -> dict[str, Any]:
     }
 
 
-def merged(network: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def merge_lora(network: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the weights with their LoRA adapters merged, under the names of a network without adapters."""
     from peft.tuners.lora import LoraLayer
 

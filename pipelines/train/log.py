@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pipelines.process_group import Place
-from pipelines.train.parallelize import whole
+from pipelines.process_group import ProcessInfo
+from pipelines.train.parallelize import full_norm
 
 # dense bfloat16 peak by a part of the GPU's name, TFLOP/s; source: NVIDIA's data sheets
 PEAK_TFLOPS = {
@@ -24,113 +24,125 @@ PEAK_TFLOPS = {
 }  # fmt: skip
 
 
-class Log:
-    """Metrics of the steps since the last line. Only the first process writes; all must call `line`."""
+class TrainingLog:
+    """Metrics of the steps since the last line. Only the first process writes; all must call `write_line`."""
 
-    def __init__(self, folder: Path, place: Place, flops_per_sample: float = 0.0, tokens_per_sample: int = 0):
-        chief = place.rank == 0
-        self.peak = place.ranks * peak_tflops(place.device)
+    def __init__(self, folder: Path, process: ProcessInfo, flops_per_sample: float = 0.0, tokens_per_sample: int = 0):
+        is_main = process.rank == 0
+        self.peak_tflops = process.world_size * peak_tflops(process.device)
         self.flops, self.tokens = flops_per_sample, tokens_per_sample
-        self.seen: list[tuple[float, float, int, list[str]]] = []  # loss, noise level, references, roles of each sample
+        self.samples: list[
+            tuple[float, float, int, list[str]]
+        ] = []  # loss, noise level, references, roles of each sample
         self.norms: dict[str, Any] = {}  # tensors; read only when a line is written
         self.margins: list[torch.Tensor] = []  # of DPO; read only when a line is written
-        self.waited_s, self.since_s = 0.0, time.perf_counter()
-        self.chief, self.board, self.wandb = chief, None, None
-        if chief:
+        self.data_wait_s, self.since_s = 0.0, time.perf_counter()
+        self.is_main, self.tensorboard, self.wandb = is_main, None, None
+        if is_main:
             folder.mkdir(parents=True, exist_ok=True)
             self.file = (folder / "log.jsonl").open("a")
             if importlib.util.find_spec("tensorboard"):
                 from torch.utils.tensorboard import SummaryWriter
 
-                self.board = SummaryWriter(str(folder / "tensorboard"))
+                self.tensorboard = SummaryWriter(str(folder / "tensorboard"))
             if importlib.util.find_spec("wandb") and {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ):
                 import wandb
 
                 self.wandb = wandb.init(project="a2data", name=folder.name, dir=str(folder))
 
-    def sample(self, loss: float, level: float, references: int, roles: list[str]) -> None:
-        self.seen.append((loss, level, references, roles))
+    def add_sample(self, loss: float, level: float, references: int, roles: list[str]) -> None:
+        self.samples.append((loss, level, references, roles))
 
-    def step(self, found: Any, roles: list[list[str]]) -> None:
+    def add_step(self, result: Any, roles: list[list[str]]) -> None:
         """Record a step's result (pipelines.train.optimizer_step.Step), with the roles of each sample's references."""
-        for (loss, level, references), shown in zip(found.samples, roles, strict=True):
-            self.sample(loss, level, references, shown)
-        self.norms |= found.norms
-        self.margins += found.margins
+        for (loss, level, references), sample_roles in zip(result.samples, roles, strict=True):
+            self.add_sample(loss, level, references, sample_roles)
+        self.norms |= result.norms
+        self.margins += result.margins
 
-    def line(self, step: int, loss: float, learning_rate: float) -> None:
+    def write_line(self, step: int, loss: float, learning_rate: float) -> None:
         """Write the metrics of the steps since the last line."""
-        seen, norms = gathered(self.seen), {name: whole(norm) for name, norm in self.norms.items()}
+        samples, norms = all_gather(self.samples), {name: full_norm(norm) for name, norm in self.norms.items()}
         elapsed = time.perf_counter() - self.since_s
-        margins = gathered(torch.cat(self.margins).tolist() if self.margins else [])
-        if self.chief:
-            figures = {
+        margins = all_gather(torch.cat(self.margins).tolist() if self.margins else [])
+        if self.is_main:
+            metrics = {
                 "step": step,
                 "loss": loss,
                 "learning_rate": learning_rate,
-                "samples_per_s": len(seen) / elapsed,
-                "tokens_per_s": len(seen) * self.tokens / elapsed,
-                "waited_for_data": self.waited_s / elapsed,
+                "samples_per_s": len(samples) / elapsed,
+                "tokens_per_s": len(samples) * self.tokens / elapsed,
+                "waited_for_data": self.data_wait_s / elapsed,
                 **{f"norm/{name}": value for name, value in norms.items()},
-                **by_kind(seen),
+                **losses_by_group(samples),
             }
             if margins:
-                figures["margin"] = sum(margins) / len(margins)
-                figures["accuracy"] = sum(margin > 0 for margin in margins) / len(margins)
+                metrics["margin"] = sum(margins) / len(margins)
+                metrics["accuracy"] = sum(margin > 0 for margin in margins) / len(margins)
             if self.flops:
-                figures["tflops"] = len(seen) * self.flops / elapsed / 1e12
-            if self.flops and self.peak:
-                figures["mfu"] = figures["tflops"] / self.peak
+                metrics["tflops"] = len(samples) * self.flops / elapsed / 1e12
+            if self.flops and self.peak_tflops:
+                metrics["mfu"] = metrics["tflops"] / self.peak_tflops
             if torch.cuda.is_available():
-                figures["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
-            self.write(step, figures)
+                metrics["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+            self.write(step, metrics)
             print(
-                f"step {step:6d}  loss {loss:.4f}  {figures['samples_per_s']:.2f} samples/s  "
-                f"gradient {norms.get('all', 0.0):.3g}  waiting for data {figures['waited_for_data']:.0%}",
+                f"step {step:6d}  loss {loss:.4f}  {metrics['samples_per_s']:.2f} samples/s  "
+                f"gradient {norms.get('all', 0.0):.3g}  waiting for data {metrics['waited_for_data']:.0%}",
                 flush=True,
             )
-        self.seen, self.margins, self.waited_s, self.since_s = [], [], 0.0, time.perf_counter()
+        self.samples, self.margins, self.data_wait_s, self.since_s = [], [], 0.0, time.perf_counter()
 
-    def held_out(self, step: int, found: Any) -> None:
+    def write_validation(self, step: int, result: Any) -> None:
         """Write the losses of a validation."""
-        if not self.chief:
+        if not self.is_main:
             return
-        levels = {f"val_loss/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(found.levels)}
-        others = {f"val_loss_shuffled/level_{n / 10 + 0.1:.1f}": v for n, v in enumerate(found.shuffled_levels)}
-        figures = {"step": step, "val_loss": found.loss, "val_loss_shuffled": found.shuffled, **levels, **others}
-        figures |= {f"gap/{clip}": value for clip, value in found.clips.items()}
-        self.write(step, figures)
-        print(f"step {step:6d}  held-out loss {found.loss:.4f}, with shuffled references {found.gap:+.1%}", flush=True)
+        levels = {f"val_loss/level_{n / 10 + 0.1:.1f}": value for n, value in enumerate(result.levels)}
+        shuffled_levels = {
+            f"val_loss_shuffled/level_{n / 10 + 0.1:.1f}": v for n, v in enumerate(result.shuffled_levels)
+        }
+        metrics = {
+            "step": step,
+            "val_loss": result.loss,
+            "val_loss_shuffled": result.shuffled,
+            **levels,
+            **shuffled_levels,
+        }
+        metrics |= {f"gap/{clip}": value for clip, value in result.clips.items()}
+        self.write(step, metrics)
+        print(
+            f"step {step:6d}  held-out loss {result.loss:.4f}, with shuffled references {result.gap:+.1%}", flush=True
+        )
         self.since_s = time.perf_counter()  # excludes validation from the training time
 
-    def held_out_pairs(self, step: int, found: Any) -> None:
+    def write_pair_validation(self, step: int, result: Any) -> None:
         """Write the results on held-out pairs (pipelines.train.preference.HeldOutPairs)."""
-        if not self.chief:
+        if not self.is_main:
             return
-        figures = {"step": step, "val_loss": found.loss, "val_accuracy": found.accuracy, "val_margin": found.margin}
-        figures |= {"better_change": found.better_change, "worse_change": found.worse_change}
-        self.write(step, figures | {f"margin/{key}": value for key, value in found.pairs.items()})
+        metrics = {"step": step, "val_loss": result.loss, "val_accuracy": result.accuracy, "val_margin": result.margin}
+        metrics |= {"better_change": result.better_change, "worse_change": result.worse_change}
+        self.write(step, metrics | {f"margin/{key}": value for key, value in result.pairs.items()})
         print(
-            f"step {step:6d}  held-out pairs: loss {found.loss:.4f}, accuracy {found.accuracy:.0%}, margin {found.margin:+.3f}; "
-            f"error of better videos {found.better_change:+.2%}, of worse {found.worse_change:+.2%}",
+            f"step {step:6d}  held-out pairs: loss {result.loss:.4f}, accuracy {result.accuracy:.0%}, margin "
+            f"{result.margin:+.3f}; error of better videos {result.better_change:+.2%}, of worse {result.worse_change:+.2%}",
             flush=True,
         )
         self.since_s = time.perf_counter()  # excludes validation from the training time
 
-    def write(self, step: int, figures: dict[str, Any]) -> None:
-        self.file.write(json.dumps(figures) + "\n")
+    def write(self, step: int, metrics: dict[str, Any]) -> None:
+        self.file.write(json.dumps(metrics) + "\n")
         self.file.flush()
-        if self.board:
-            for name, value in figures.items():
-                self.board.add_scalar(name, value, step)
+        if self.tensorboard:
+            for name, value in metrics.items():
+                self.tensorboard.add_scalar(name, value, step)
         if self.wandb:
-            self.wandb.log(figures, step=step)
+            self.wandb.log(metrics, step=step)
 
     def close(self) -> None:
-        if self.chief:
+        if self.is_main:
             self.file.close()
-        if self.board:
-            self.board.close()
+        if self.tensorboard:
+            self.tensorboard.close()
         if self.wandb:
             self.wandb.finish()
 
@@ -143,19 +155,19 @@ def peak_tflops(device: torch.device) -> float:
     return next((peak for part, peak in PEAK_TFLOPS.items() if part in name), 0.0)
 
 
-def gathered(mine: list[Any]) -> list[Any]:
+def all_gather(values: list[Any]) -> list[Any]:
     """Return the concatenated lists of all processes."""
     if not dist.is_initialized():
-        return mine
+        return values
     lists: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(lists, mine)
+    dist.all_gather_object(lists, values)
     return [item for part in lists for item in part]
 
 
-def by_kind(seen: list[tuple[float, float, int, list[str]]]) -> dict[str, float]:
+def losses_by_group(samples: list[tuple[float, float, int, list[str]]]) -> dict[str, float]:
     """Return the mean loss by third of the noise levels, by number of references and by role."""
     groups: dict[str, list[float]] = defaultdict(list)
-    for loss, level, references, roles in seen:
+    for loss, level, references, roles in samples:
         groups[f"loss_by_level/{('low', 'middle', 'high')[min(2, int(level * 3))]}"].append(loss)
         groups[f"loss_by_references/{references}"].append(loss)
         for role in sorted(set(roles)) if references else []:

@@ -31,17 +31,17 @@ def train(
     on_ray.connect(address)
     gpu = ray.cluster_resources().get("GPU", 0) > 0
     TorchTrainer(
-        worker,
-        train_loop_config={"given": (shards, Path(out).absolute(), encoding, settings, model, reference)},
+        train_worker,
+        train_loop_config={"arguments": (shards, Path(out).absolute(), encoding, settings, model, reference)},
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=RunConfig(name="ray-train", storage_path=str(Path(out).absolute())),
     ).fit()
 
 
-def worker(config: dict[str, Any]) -> None:
+def train_worker(config: dict[str, Any]) -> None:
     """Run one process of a training on a cluster."""
     from pipelines.train.trainer import train
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    train(*config["given"])
+    train(*config["arguments"])

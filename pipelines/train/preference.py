@@ -27,21 +27,21 @@ from pipelines.train.settings import Settings
 FILE = "pytorch_lora_weights.safetensors"  # of an export, in lora/
 
 
-class Compared(NamedTuple):
+class PairLosses(NamedTuple):
     """Losses of pairs, each (n,) float32."""
 
     losses: torch.Tensor
     margins: torch.Tensor  # difference of the implicit rewards of the better and the worse video
 
 
-def drawn(
-    sample: Any, nothing: torch.Tensor, settings: Settings, device: torch.device, conditioning: str = "a2"
+def draw_pair(
+    sample: Any, null_condition: torch.Tensor, settings: Settings, device: torch.device, conditioning: str = "a2"
 ) -> tuple[Example, Example]:
     """Return the better and the worse video of a loader's sample. All random choices are the same, since their keys are."""
     check(sample)
     worse = replace(sample, tensors={**sample.tensors, "video": sample.tensors["rejected"]})
-    place = nothing, settings, device, conditioning
-    return examples.drawn(sample, *place), examples.drawn(worse, *place)
+    context = null_condition, settings, device, conditioning
+    return examples.draw_example(sample, *context), examples.draw_example(worse, *context)
 
 
 def check(sample: Any) -> None:
@@ -53,7 +53,7 @@ def check(sample: Any) -> None:
         raise ValueError(f"the two videos of {sample.key} have other shapes, {shapes[0]} and {shapes[1]}")
 
 
-def losses(network: Any, pairs: Sequence[tuple[Example, Example]], settings: Settings) -> Compared:
+def losses(network: Any, pairs: Sequence[tuple[Example, Example]], settings: Settings) -> PairLosses:
     """Return losses and margins of pairs of one shape, by two forward passes: adapters off, without a gradient, and on."""
     with torch.no_grad(), adapters_off(network):
         reference = errors(network, pairs, settings.mixed_precision)
@@ -67,15 +67,15 @@ def errors(network: Any, pairs: Sequence[tuple[Example, Example]], precision: st
     )
 
 
-def dpo(policy: torch.Tensor, reference: torch.Tensor, beta: float, positive: float = 0.0) -> Compared:
+def dpo(policy: torch.Tensor, reference: torch.Tensor, beta: float, positive: float = 0.0) -> PairLosses:
     """Return losses and margins from squared errors, (2, n): better and worse videos.
 
     positive: weight of the penalty of DPO-Positive (Pal et al. 2024, arXiv 2402.13228) for better videos that became less likely.
     """
     better, worse = policy - reference
     margins = -beta / 2 * (better - worse)
-    penalised = margins - beta / 2 * positive * better.clamp_min(0)
-    return Compared(-torch.nn.functional.logsigmoid(penalised), margins.detach())
+    penalized_margins = margins - beta / 2 * positive * better.clamp_min(0)
+    return PairLosses(-torch.nn.functional.logsigmoid(penalized_margins), margins.detach())
 
 
 @contextmanager
@@ -115,13 +115,18 @@ class HeldOutPairs:
 
 
 @torch.no_grad()
-def held_out(
-    network: Any, samples: Sequence[Any], nothing: torch.Tensor, settings: Settings, rank: int = 0, ranks: int = 1
+def evaluate_pairs(
+    network: Any,
+    samples: Sequence[Any],
+    null_condition: torch.Tensor,
+    settings: Settings,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> HeldOutPairs:
     """Return the results on held-out pairs, at fixed noise levels with fixed noise. Each process evaluates a part of them."""
     device = next(network.parameters()).device
-    found = torch.zeros(4, len(samples), len(LEVELS), dtype=torch.float64)
-    for start in range(0, len(samples), ranks):
+    errors_of = torch.zeros(4, len(samples), len(LEVELS), dtype=torch.float64)
+    for start in range(0, len(samples), world_size):
         sample = samples[(start + rank) % len(samples)]  # every process runs the same number of passes
         check(sample)
         sides = []
@@ -131,28 +136,28 @@ def held_out(
             target, kind = settings.reference_target, a2_conditioning.of(network)
             sides.append(
                 [
-                    examples.made(tensors, nothing, level, noise, target, device, conditioning=kind)
+                    examples.make_example(tensors, null_condition, level, noise, target, device, conditioning=kind)
                     for level, noise in zip(LEVELS, noises, strict=True)
                 ]
             )
         pairs = list(zip(*sides, strict=True))
-        few = max(1, settings.micro_batch_size)
-        parts = [pairs[n : n + few] for n in range(0, len(pairs), few)]
-        policy = torch.cat([errors(network, part, settings.mixed_precision) for part in parts], 1)
+        batch_size = max(1, settings.micro_batch_size)
+        batches = [pairs[n : n + batch_size] for n in range(0, len(pairs), batch_size)]
+        policy = torch.cat([errors(network, batch, settings.mixed_precision) for batch in batches], 1)
         with adapters_off(network):
-            reference = torch.cat([errors(network, part, settings.mixed_precision) for part in parts], 1)
+            reference = torch.cat([errors(network, batch, settings.mixed_precision) for batch in batches], 1)
         if start + rank < len(samples):
-            found[:, start + rank] = torch.cat([policy, reference])
-    if ranks > 1:
-        summed = found.to(device)
+            errors_of[:, start + rank] = torch.cat([policy, reference])
+    if world_size > 1:
+        summed = errors_of.to(device)
         dist.all_reduce(summed)
-        found = summed.cpu()
-    policy, reference = found[:2], found[2:]
-    compared = dpo(policy, reference, settings.dpo_beta, settings.dpo_positive)
+        errors_of = summed.cpu()
+    policy, reference = errors_of[:2], errors_of[2:]
+    pair_losses = dpo(policy, reference, settings.dpo_beta, settings.dpo_positive)
     change = policy.mean((1, 2)) / reference.mean((1, 2)) - 1
-    margins = compared.margins.mean(1)
+    margins = pair_losses.margins.mean(1)
     return HeldOutPairs(
-        float(compared.losses.mean()),
+        float(pair_losses.losses.mean()),
         float((margins > 0).double().mean()),
         float(margins.mean()),
         float(change[0]),

@@ -59,9 +59,9 @@ def metadata_in(folder: Path) -> Metadata:
         raise DamagedError(f"{path} is damaged, or not from a2data: {error or type(error).__name__}") from error
     if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
         raise DamagedError(f"{path} is damaged, or not from a2data: it does not describe a checkpoint")
-    for place in metadata.storage_data.values():
-        name, offset, length = (getattr(place, part, None) for part in ("relative_path", "offset", "length"))
-        if not isinstance(name, str) or not FILE.fullmatch(name) or getattr(place, "transform_descriptors", None):
+    for location in metadata.storage_data.values():
+        name, offset, length = (getattr(location, part, None) for part in ("relative_path", "offset", "length"))
+        if not isinstance(name, str) or not FILE.fullmatch(name) or getattr(location, "transform_descriptors", None):
             raise DamagedError(f"{path} is damaged, or not from a2data: it lists the file {name!r}")
         if not (type(offset) is int and type(length) is int and offset >= 0 and length >= 0):
             raise DamagedError(f"{path} is damaged: it gives offset {offset!r} and length {length!r} for {name}")
@@ -84,16 +84,16 @@ class Reader(FileSystemReader):
         items_of: dict[str, list[Any]] = {}
         for item in plan.items:
             items_of.setdefault(self.storage_data[item.storage_index].relative_path, []).append(item)
-        done = super().read_data(replace(plan, items=[]), planner)
+        future = super().read_data(replace(plan, items=[]), planner)
         for name, items in items_of.items():
             try:
                 super().read_data(replace(plan, items=items), planner)
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
-                why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise DamagedError(f"{Path(self.path) / name} is damaged, or not from a2data: {why}") from error
-        return done
+                message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise DamagedError(f"{Path(self.path) / name} is damaged, or not from a2data: {message}") from error
+        return future
 
 
 class Planner(DefaultLoadPlanner):

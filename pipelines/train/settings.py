@@ -145,33 +145,33 @@ def network_config(preset: str, conditioning: str = "a2") -> dict[str, Any]:
     if conditioning == "a2":
         return base
     base |= {"in_channels": 16, "image_dim": None, "added_kv_proj_dim": None}
-    every = {"vace_layers": list(range(0, base["num_layers"], 2 if preset == "1.3b" else 5))}
-    return base | (every if conditioning == "vace" else {})
+    vace = {"vace_layers": list(range(0, base["num_layers"], 2 if preset == "1.3b" else 5))}
+    return base | (vace if conditioning == "vace" else {})
 
 
-def check_same(before: dict[str, Any], settings: Settings) -> None:
+def check_resume(saved: dict[str, Any], settings: Settings) -> None:
     """Raise ValueError if a setting that affects the result differs from the one the training was started with."""
-    now = asdict(settings)
+    current = asdict(settings)
     # trainings that were started before there was a setting had its default
-    before = asdict(Settings()) | before
-    other = [f"{n} {before[n]!r}, now {v!r}" for n, v in now.items() if n not in RESUME_MUTABLE and before[n] != v]
-    if other:
+    saved = asdict(Settings()) | saved
+    changed = [f"{n} {saved[n]!r}, now {v!r}" for n, v in current.items() if n not in RESUME_MUTABLE and saved[n] != v]
+    if changed:
         raise ValueError(
-            f"this training was started with other settings: {'; '.join(other)}. Use the same settings to resume, or another "
+            f"this training was started with other settings: {'; '.join(changed)}. Use the same settings to resume, or another "
             "--out to start a new training"
         )
 
 
-def check(settings: Settings, ranks: int, encoding: Encoding | None = None) -> None:
+def check(settings: Settings, world_size: int, encoding: Encoding | None = None) -> None:
     """Raise ValueError for settings that are out of range or do not fit the number of processes or the conditioning."""
     if encoding and encoding.conditioning == "vace" and settings.reference_target == "video":
         raise ValueError("reference_target video: with the conditioning vace, references precede the video; use ignore")
     if settings.frozen_dtype not in FROZEN_BYTES:
         raise ValueError(f"unknown frozen_dtype {settings.frozen_dtype!r}: choose {', '.join(FROZEN_BYTES)}")
-    if settings.frozen_dtype in ("int8", "fp8") and (settings.trainable != "lora" or ranks > 1):
+    if settings.frozen_dtype in ("int8", "fp8") and (settings.trainable != "lora" or world_size > 1):
         raise ValueError(
-            f"frozen_dtype {settings.frozen_dtype} is for trainable lora on one process, not {settings.trainable} on {ranks}: "
-            "use bfloat16"
+            f"frozen_dtype {settings.frozen_dtype} is for trainable lora on one process, not {settings.trainable} on "
+            f"{world_size}: use bfloat16"
         )
     if settings.objective not in ("flow", "dpo"):
         raise ValueError(f"unknown objective {settings.objective!r}: choose flow or dpo")
@@ -182,24 +182,24 @@ def check(settings: Settings, ranks: int, encoding: Encoding | None = None) -> N
             f"the objective dpo needs --trainable lora, not {settings.trainable!r}, since the reference model is the network "
             f"without its adapters, dpo_beta above 0 and dpo_positive from 0, not {settings.dpo_beta} and {settings.dpo_positive}"
         )
-    data_ranks = max(1, ranks // settings.context_parallel_degree)
+    data_ranks = max(1, world_size // settings.context_parallel_degree)
     if settings.global_batch_size % data_ranks:
         raise ValueError(
             f"global_batch_size {settings.global_batch_size} is not divisible by {data_ranks} data-parallel processes"
         )
-    shares = {
+    probabilities = {
         n: getattr(settings, n) for n in ("caption_dropout_prob", "reference_dropout_prob", "single_reference_prob")
     }
-    wrong = [f"{name} {value}" for name, value in shares.items() if not 0 <= value <= 1]
+    out_of_range = [f"{name} {value}" for name, value in probabilities.items() if not 0 <= value <= 1]
     if (
-        wrong
+        out_of_range
         or min(settings.steps, settings.global_batch_size, settings.micro_batch_size) < 1
         or not 0 <= settings.ema_decay < 1
     ):
         raise ValueError(
             "settings out of range: "
             + (
-                ", ".join(wrong)
+                ", ".join(out_of_range)
                 or "steps, global_batch_size and micro_batch_size must be at least 1, ema_decay from 0 and below 1"
             )
         )

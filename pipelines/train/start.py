@@ -7,22 +7,22 @@ from pipelines.encode import encode, read_index
 from stages.encode.settings import Encoding
 
 
-def prepare(shards: str, out: Path, encoding: Encoding, begin: Path, make: bool, device: Any) -> None:
-    """Create the tiny preset's networks in `begin` if `make`, and encode the samples. Completed work is not repeated."""
-    if make and not (begin / "transformer").is_dir():
+def prepare(shards: str, out: Path, encoding: Encoding, start: Path, create_tiny: bool, device: Any) -> None:
+    """Create the tiny preset's networks in `start` if `create_tiny`, and encode the samples. Completed work is not repeated."""
+    if create_tiny and not (start / "transformer").is_dir():
         from model_zoo.a2 import tiny
 
-        clips, captions = material(shards, encoding)
-        tiny.save_start(begin, clips, captions, conditioning=encoding.conditioning)
+        clips, captions = tiny_training_data(shards, encoding)
+        tiny.save_start(start, clips, captions, conditioning=encoding.conditioning)
         print(
-            f"created {begin}: an autoencoder fitted to {len(captions)} clips, a tokenizer, encoders and a network",
+            f"created {start}: an autoencoder fitted to {len(captions)} clips, a tokenizer, encoders and a network",
             flush=True,
         )
-    counts = encode(shards, str(out / "encoded"), begin, encoding, str(device))
+    counts = encode(shards, str(out / "encoded"), start, encoding, str(device))
     print(f"{counts['train']} samples to train on, {counts['held-out']} held out", flush=True)
 
 
-def material(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
+def tiny_training_data(shards: str, encoding: Encoding) -> tuple[list[Any], list[str]]:
     """Return resized clips and references, and captions, to fit the tiny encoders to."""
     from a2data.media import video
     from a2data.store.folder import Folder

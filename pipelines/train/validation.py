@@ -44,25 +44,27 @@ def shuffled_references(clips: Sequence[str]) -> list[list[int]]:
     if len(set(clips)) < 2:
         raise ValueError("validation compares samples with each other: hold out at least two (--validation-fraction)")
     count = len(clips)
-    after = [[(n + k) % count for k in range(1, count) if clips[(n + k) % count] != clips[n]] for n in range(count)]
-    fewest = min(SHUFFLES, *(len(others) for others in after))
+    candidates = [
+        [(n + k) % count for k in range(1, count) if clips[(n + k) % count] != clips[n]] for n in range(count)
+    ]
+    count_each = min(SHUFFLES, *(len(of_sample) for of_sample in candidates))
     # the same number for each sample, so that every process runs the same number of passes
-    return [others[:fewest] for others in after]
+    return [of_sample[:count_each] for of_sample in candidates]
 
 
 @torch.no_grad()
-def held_out(
+def evaluate(
     network: Any,
     samples: Sequence[Any],
-    nothing: torch.Tensor,
+    null_condition: torch.Tensor,
     precision: str,
-    together: int = 1,
+    batch_size: int = 1,
     rank: int = 0,
-    ranks: int = 1,
+    world_size: int = 1,
 ) -> HeldOut:
-    """Return the held-out losses. Each of `ranks` processes evaluates every ranks-th sample; all get all results.
+    """Return the held-out losses. Each of `world_size` processes evaluates every world_size-th sample; all get all results.
 
-    A forward pass takes `together` levels of a sample. Every process runs the same number of passes, since FSDP gathers
+    A forward pass takes `batch_size` levels of a sample. Every process runs the same number of passes, since FSDP gathers
     parameters in each.
     """
     device = next(network.parameters()).device
@@ -71,16 +73,16 @@ def held_out(
     # the first frame after the references of every sample
     first = max(a2_conditioning.head(kind, s.tensors["condition"]) for s in samples)
     losses = torch.zeros(len(samples), 1 + len(others[0]), len(LEVELS), dtype=torch.float64)
-    for start in range(0, len(samples), ranks):
-        mine = start + rank
-        sample = samples[mine % len(samples)]
-        for column, other in enumerate([mine % len(samples), *others[mine % len(samples)]]):
-            shown = samples[other].tensors
-            tensors = sample.tensors | {name: shown[name] for name in ("condition", "image") if name in shown}
+    for start in range(0, len(samples), world_size):
+        index = start + rank
+        sample = samples[index % len(samples)]
+        for column, other in enumerate([index % len(samples), *others[index % len(samples)]]):
+            source = samples[other].tensors
+            tensors = sample.tensors | {name: source[name] for name in ("condition", "image") if name in source}
             examples = [
-                train_examples.made(
+                train_examples.make_example(
                     tensors,
-                    nothing,
+                    null_condition,
                     level,
                     rng(0, 0, sample.key, f"held out {row}"),
                     "reference",
@@ -90,23 +92,23 @@ def held_out(
                 for row, level in enumerate(LEVELS)
             ]
             for example in examples:
-                example.counts[: example.head if kind == "vace" else first] = False
-            found = [
-                train_examples.losses(network, examples[n : n + together], precision)
-                for n in range(0, len(LEVELS), together)
+                example.loss_mask[: example.head_frames if kind == "vace" else first] = False
+            batches = [
+                train_examples.losses(network, examples[n : n + batch_size], precision)
+                for n in range(0, len(LEVELS), batch_size)
             ]
-            if mine < len(samples):
-                losses[mine, column] = torch.cat(found)
-    if ranks > 1:
+            if index < len(samples):
+                losses[index, column] = torch.cat(batches)
+    if world_size > 1:
         summed = losses.to(device)
         dist.all_reduce(summed)
         losses = summed.cpu()
-    right, shuffled = losses[:, 0].mean(1), losses[:, 1:].mean((1, 2))
+    matched, shuffled = losses[:, 0].mean(1), losses[:, 1:].mean((1, 2))
     gaps: dict[str, list[float]] = {}
-    for sample, one, other in zip(samples, right.tolist(), shuffled.tolist(), strict=True):
+    for sample, one, other in zip(samples, matched.tolist(), shuffled.tolist(), strict=True):
         gaps.setdefault(clip_of(sample.key), []).append(other / one - 1)
     return HeldOut(
-        float(right.mean()),
+        float(matched.mean()),
         float(shuffled.mean()),
         losses[:, 0].mean(0).tolist(),
         losses[:, 1:].mean((0, 1)).tolist(),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipelines.html.page import fragment
-from pipelines.ui.message import told
+from pipelines.ui.message import gradio_error
 from pipelines.ui.work import Row, WorkFolder, decoded
 
 WHAT = ("Clips", "Elements", "Rejected")
@@ -23,7 +23,7 @@ def explained(work: WorkFolder, key: str) -> str:
     try:
         return fragment("ui/explained.html", lines=work.explained(key.strip()).splitlines())
     except (OSError, ValueError) as error:
-        raise told(error) from error
+        raise gradio_error(error) from error
 
 
 def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
@@ -55,7 +55,7 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
             some = rows[start : start + PAGE]
             pictures = work.pictures(some)
         except (OSError, ValueError) as error:
-            raise told(error) from error
+            raise gradio_error(error) from error
         some = [row for row in some if row.key in pictures] + [row for row in some if row.key not in pictures]
         about = fragment("ui/range.html", start=start, end=start + len(some), count=len(rows), what=of.lower(),
                          lacking=[row for row in some if row.key not in pictures])  # fmt: skip

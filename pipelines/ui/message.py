@@ -5,7 +5,7 @@ import html
 SHOWN_S = 20  # display time of an error message, seconds
 
 
-def told(error: Exception) -> Exception:
+def gradio_error(error: Exception) -> Exception:
     """Return a gr.Error with the escaped message, since Gradio renders messages as HTML."""
     import gradio as gr
 

@@ -11,7 +11,7 @@ from pipelines.html.page import fragment
 from pipelines.report import audit, contact_sheets
 from pipelines.report.audit import Pair
 from pipelines.ui.browse import explained
-from pipelines.ui.message import told
+from pipelines.ui.message import gradio_error
 from pipelines.ui.work import WorkFolder
 
 WHICH = ("references", "rejected", "all")
@@ -75,7 +75,7 @@ def show(work: WorkFolder, numbers: list[int], place: int) -> tuple[Any, ...]:
     try:
         one = card(work, pairs[numbers[place]]) if numbers else ""
     except (OSError, ValueError) as error:
-        raise told(error) from error
+        raise gradio_error(error) from error
     return numbers, place, where, one, ""
 
 
@@ -96,7 +96,7 @@ def judge(work: WorkFolder, same: bool | None, numbers: list[int], place: int) -
     try:
         work.mark(work.pairs[0][numbers[place]], same)
     except (OSError, ValueError) as error:
-        raise told(error) from error
+        raise gradio_error(error) from error
     return show(work, numbers, place if same is None else min(place + 1, len(numbers) - 1))
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.html.page import data_uri, fragment
-from pipelines.run.settings import scalar
+from pipelines.run.settings import value_type
 from pipelines.sample import checks, cutouts
 from pipelines.sample import job as jobs
 from pipelines.sample.job import Job
-from pipelines.ui.message import told
+from pipelines.ui.message import gradio_error
 
 ROLES = {"human": "People", "object": "Objects", "background": "Background"}
 TICK_S = 0.5  # time between two updates of the progress
@@ -155,8 +155,8 @@ class SingleFlight:
 
     def sample(self, job: Job, digests: dict[str, str], progress: Progress) -> Job:
         """Sample a job's video and write it under the first free number. Raises CancelledError."""
-        from pipelines.sample.checkpoint import placed
-        from pipelines.sample.record import prepared
+        from pipelines.sample.checkpoint import resolve_device
+        from pipelines.sample.record import make_request
         from pipelines.sample.sampler import Sampler
         from pipelines.sample.stage import sample_to_file
 
@@ -165,11 +165,11 @@ class SingleFlight:
         try:
             progress.enter("cutting out the references")
             job = replace(job, out=free_path(Path(job.out).parent))
-            task = prepared(self.checkpoint, self.device, job, digests)
-            task = task._replace(job=cutouts.made([task.job])[0])
+            task = make_request(self.checkpoint, self.device, job, digests)
+            task = task._replace(job=cutouts.with_cutouts([task.job])[0])
             progress.enter("loading the checkpoint")
             if self.sampler is None:
-                self.sampler = Sampler(self.checkpoint, *placed(self.device))
+                self.sampler = Sampler(self.checkpoint, *resolve_device(self.device))
             progress.enter("sampling")
             progress.sampling_s = time.monotonic()
             sample_to_file(self.sampler, task, progress.step)
@@ -192,9 +192,9 @@ def sampled(
         job = job_of(prompt or "", files, bool(rest[3]), dict(zip(NAMES, rest[4:], strict=True)), out)
         # settings that the page does not show, such as fps
         job = replace(job, **{name: v for name, v in once.checkpoint.defaults.items() if name not in NAMES})
-        digests = checks.validated([("", job)], once.checkpoint.conditioning)
+        digests = checks.validate([("", job)], once.checkpoint.conditioning)
     except (ValueError, OSError, ImportError) as error:
-        raise told(error) from error
+        raise gradio_error(error) from error
     once.cancel(session)
     progress = once.running[session] = Progress(jobs.num_forward_passes(job))
     made: list[Job] = []
@@ -211,7 +211,7 @@ def sampled(
     if isinstance(progress.error, CancelledError):
         yield None, progress.html("cancelled"), False
     elif isinstance(progress.error, (ValueError, OSError, ImportError)):
-        raise told(progress.error) from progress.error
+        raise gradio_error(progress.error) from progress.error
     elif progress.error:  # a fault of the program: Gradio prints it
         raise progress.error
     else:
@@ -238,13 +238,13 @@ def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any
         raise ValueError("\n".join(lacking))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    kinds: dict[str, Any] = {f.name: scalar(f.type) for f in jobs.SETTINGS}
+    kinds: dict[str, Any] = {f.name: value_type(f.type) for f in jobs.SETTINGS}
     empty = [name for name, value in values.items() if value is None]
     if empty:
         raise ValueError(f"{' and '.join(empty)}: enter a number")
     typed = {name: kinds[name](value) for name, value in values.items()}
     refs = [f"{role}={os.path.abspath(file)}" for role, some in zip(ROLES, files, strict=True) for file in some or []]
-    return jobs.located(
+    return jobs.resolve_paths(
         {"out": free_path(folder), "prompt": prompt, "ref": refs, "preview": True}
         | typed
         | {"matting_model": Job.matting_model if cut else "none"},

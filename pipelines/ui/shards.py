@@ -11,7 +11,7 @@ from typing import Any
 
 from a2data.dataset.triplet import Triplet, from_sample
 from a2data.store.filename import safe_name
-from pipelines.ui.message import told
+from pipelines.ui.message import gradio_error
 
 
 class ShardReader:
@@ -85,7 +85,7 @@ def looked_at(packed: ShardReader, clip: str) -> tuple[Any, ...]:
         video = Path(packed.videos.name) / safe_name(f"{clip}.mp4", packed.folder.root)
         pictures = {name: images.from_png(data) for name, data in triplet.pictures.items()}
     except (LookupError, ValueError) as error:
-        raise told(error) from error
+        raise gradio_error(error) from error
     video.write_bytes(triplet.video)
     facts = triplet.facts
     labels = [(g.start, g.end, g.name) for g in facts.references if g.phrase]

@@ -21,25 +21,25 @@ def on_white(coat: tuple[int, int, int]) -> np.ndarray:
 
 def test_a_video_that_is_the_clip_scores_minus_one_and_one_that_is_the_reference_one():
     truth, reference = scene(GREEN, GREY), on_white(RED)
-    assert own_clip.copied(truth, truth, reference) == pytest.approx(-1, abs=0.05)
-    assert own_clip.copied(scene(RED, GREY), truth, reference) == pytest.approx(1, abs=0.05)
+    assert own_clip.copy_paste_score(truth, truth, reference) == pytest.approx(-1, abs=0.05)
+    assert own_clip.copy_paste_score(scene(RED, GREY), truth, reference) == pytest.approx(1, abs=0.05)
 
 
 def test_what_lies_beside_the_reference_does_not_count():
     truth, reference = scene(GREEN, GREY), on_white(RED)
-    assert own_clip.copied(scene(RED, BLUE), truth, reference) == pytest.approx(1, abs=0.05)
+    assert own_clip.copy_paste_score(scene(RED, BLUE), truth, reference) == pytest.approx(1, abs=0.05)
 
 
 def test_a_video_between_the_two_scores_between():
     truth, reference = scene(GREEN, GREY), on_white(RED)
     half = ((truth.astype(int) + scene(RED, GREY)) // 2).astype(np.uint8)
-    assert -0.7 < own_clip.copied(half, truth, reference) < 0.7
+    assert -0.7 < own_clip.copy_paste_score(half, truth, reference) < 0.7
 
 
 def test_a_reference_that_is_the_clip_leaves_nothing_to_compare():
     truth = scene(GREEN, GREY)
     with pytest.raises(ValueError, match="nothing to compare"):
-        own_clip.copied(truth, truth, truth[:1])
+        own_clip.copy_paste_score(truth, truth, truth[:1])
 
 
 def test_the_difference_is_that_of_the_kinds_over_clips(capsys):

@@ -57,7 +57,7 @@ def test_every_line_is_a_job_once_its_pictures_are_there(path, given):
     found = jobs.read(given(path), {}, "videos")
 
     assert len(found) > 3
-    assert checks.validated(found)
+    assert checks.validate(found)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

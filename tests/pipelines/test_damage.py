@@ -17,7 +17,7 @@ from a2data.store.tables import Store
 from pipelines.cli import main as cli
 from pipelines.cli import session
 from pipelines.run import verify
-from pipelines.run.local import Models, attempt
+from pipelines.run.local import ModelCache, attempt_job
 
 pytestmark = pytest.mark.usefixtures("toy_stages")
 
@@ -140,7 +140,7 @@ def test_a_job_that_met_a_part_while_it_was_made_again_is_tried_again(finished, 
         return run_match(self, *inputs)
 
     monkeypatch.setattr(type(match), "run", once_damaged)
-    assert attempt(Models(), (match,), store, (0,), {}) == ("", True)
+    assert attempt_job(ModelCache(), (match,), store, (0,), {}) == ("", True)
     assert store.exists("match", 0)
     assert store.exists("caption", 0)
 
@@ -351,4 +351,4 @@ def test_a_manifest_that_is_not_json_is_damage(finished, capsys):
     (finished / "shards/manifest.json").write_bytes(b'{"shards": [')
     assert cli.main(["verify", str(finished / "shards")]) == 1
     assert f"{finished}/shards/manifest.json is damaged" in capsys.readouterr().out
-    assert verify.last(Store(finished / "shards")).problems
+    assert verify.last_verification(Store(finished / "shards")).problems

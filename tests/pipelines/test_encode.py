@@ -35,7 +35,7 @@ from pipelines.encode import encode  # noqa: E402
 from pipelines.run import schedule  # noqa: E402
 from pipelines.run.local import InProcessExecutor  # noqa: E402
 from pipelines.run.lock import exclusive_lock  # noqa: E402
-from pipelines.train.start import material  # noqa: E402
+from pipelines.train.start import tiny_training_data  # noqa: E402
 from stages.encode import augment, settings, stage  # noqa: E402
 from stages.encode.settings import Encoding  # noqa: E402
 from stages.encode.tensors import choose, pictures  # noqa: E402
@@ -51,14 +51,14 @@ def packed(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory, packed) -> Path:
     folder = tmp_path_factory.mktemp("start")
-    tiny.save_start(folder, *material(str(packed), HOW))
+    tiny.save_start(folder, *tiny_training_data(str(packed), HOW))
     return folder
 
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory, packed, start) -> Path:
     out = tmp_path_factory.mktemp("encoded")
-    encode(str(packed), str(out), start, HOW, say=lambda text: None)
+    encode(str(packed), str(out), start, HOW, log=lambda text: None)
     return out
 
 
@@ -123,7 +123,7 @@ def test_variants_differ_keep_black_and_white_and_what_is_where():
 
 def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp_path, packed, start):
     how = replace(HOW, augmentations=3, validation_augmentations=2)
-    encode(str(packed), str(tmp_path), start, how, say=lambda text: None)
+    encode(str(packed), str(tmp_path), start, how, log=lambda text: None)
     train, held_out = tensors(tmp_path), tensors(tmp_path, "held-out")
     assert (len(train), len(held_out)) == (18, 4)
     assert not {settings.clip_of(k) for k in train} & {settings.clip_of(k) for k in held_out}
@@ -150,7 +150,7 @@ def test_what_pack_set_aside_for_evaluation_never_trains(tmp_path, packed, start
         (tmp_path / "in" / f"{split}-{old}").write_bytes((packed / old).read_bytes())
     renamed = [replace(row, shard=f"{row.split}-{row.shard}", component=row.split) for row in rows]
     writer.finish(Folder(tmp_path / "in"), renamed, {})
-    encode(str(tmp_path / "in"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
+    encode(str(tmp_path / "in"), str(tmp_path / "out"), start, HOW, log=lambda text: None)
     aside = {row.clip_id for row in rows if row.split == "eval"}
     assert set(tensors(tmp_path / "out", "held-out")) == aside
     assert not set(tensors(tmp_path / "out")) & aside
@@ -185,7 +185,7 @@ def test_what_is_there_is_not_encoded_again_and_a_changed_setting_does_it(tmp_pa
     names = sorted(p.name for p in packed.glob("*.tar"))
 
     def again(how: Encoding = HOW) -> list[str]:
-        encode(str(packed), str(tmp_path), start, how, run=run, say=lambda text: None)
+        encode(str(packed), str(tmp_path), start, how, run=run, log=lambda text: None)
         return run.tars[-1]
 
     assert again() == names
@@ -211,7 +211,7 @@ def test_only_tars_whose_samples_change_the_split_are_encoded_again(tmp_path, pa
     run = Jobs()
     for share in (0.25, 0.125):
         how = replace(HOW, validation_fraction=share)
-        encode(str(packed), str(tmp_path), start, how, run=run, say=lambda text: None)
+        encode(str(packed), str(tmp_path), start, how, run=run, log=lambda text: None)
     rows = encoding.read_index(Folder(packed))
     before, after = (encoding.choose_held_out([row.clip_id for row in rows], share) for share in (0.25, 0.125))
     assert run.tars[1] == [next(row.shard for row in rows if row.clip_id in before - after)]
@@ -225,7 +225,7 @@ def test_an_output_without_the_tables_of_the_runner_is_encoded_again_to_the_same
     out = shutil.copytree(encoded, tmp_path / "out")
     shutil.rmtree(out / encoding.STATE)
     run = Jobs()
-    encode(str(packed), str(out), start, HOW, run=run, say=lambda text: None)
+    encode(str(packed), str(out), start, HOW, run=run, log=lambda text: None)
     assert len(run.tars[0]) == 2
     files = {p.relative_to(encoded): p.read_bytes() for split in settings.SPLITS for p in (encoded / split).iterdir()}
     assert files == {p.relative_to(out): p.read_bytes() for split in settings.SPLITS for p in (out / split).iterdir()}
@@ -243,7 +243,7 @@ def test_a_sample_that_fails_is_named_the_others_are_encoded_and_it_can_be_retri
 
     def again(**more) -> list[str]:
         said: list[str] = []
-        encode(str(packed), str(tmp_path), start, HOW, run=run, say=said.append, **more)
+        encode(str(packed), str(tmp_path), start, HOW, run=run, log=said.append, **more)
         return said
 
     monkeypatch.setattr(stage, "members", members)
@@ -270,14 +270,14 @@ def test_shards_that_were_packed_again_get_a_new_index_of_what_is_encoded(tmp_pa
         str(tmp_path / "out"),
         start,
         HOW,
-        say=lambda _: None,
+        log=lambda _: None,
     )
     encode(
         str(tiny_shards.make(tmp_path / "packed", count=8, tars=1)),
         str(tmp_path / "out"),
         start,
         HOW,
-        say=lambda _: None,
+        log=lambda _: None,
     )
     for split in settings.SPLITS:
         rows = encoding.read_index(Folder(tmp_path / "out" / split))
@@ -314,7 +314,7 @@ def test_a_sample_without_usable_references_is_left_out_by_name(tmp_path, start)
     with pytest.raises(
         ValueError, match=r"has no usable training sample: it has no reference with a role in human\|object\|background"
     ):
-        encode(str(packed), str(tmp_path / "out"), start, HOW, say=said.append)
+        encode(str(packed), str(tmp_path / "out"), start, HOW, log=said.append)
     assert "skipped clip00-00000000: it has no reference with a role in human|object|background" in said
 
 
@@ -328,10 +328,10 @@ def test_a_folder_without_an_index_a_lost_and_a_cut_off_tar_are_sentences(tmp_pa
     whole = second.read_bytes()
     second.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"00001-000-\w+\.tar is truncated or damaged"):
-        encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
+        encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, log=lambda text: None)
     second.unlink()
     with pytest.raises(ValueError, match=r"lacks 00001-000-\w+\.tar, which its index lists"):
-        encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, say=lambda text: None)
+        encode(str(tmp_path / "copy"), str(tmp_path / "out"), start, HOW, log=lambda text: None)
 
 
 def test_what_comes_out_of_an_encoder_as_nan_fails_with_its_name(tmp_path, packed, start):
@@ -346,7 +346,7 @@ def test_what_comes_out_of_an_encoder_as_nan_fails_with_its_name(tmp_path, packe
     save_file(weights, path, {"format": "pt"})
     said: list[str] = []
     with pytest.raises(ValueError, match=r"has no usable training sample: .* NaN or infinity in video"):
-        encode(str(packed), str(tmp_path / "out"), tmp_path / "start", HOW, say=said.append)
+        encode(str(packed), str(tmp_path / "out"), tmp_path / "start", HOW, log=said.append)
     assert "failed clip00-00000000: ValueError: the encoder returned NaN or infinity in video" in said
     assert len(said) == 8
 

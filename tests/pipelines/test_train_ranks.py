@@ -22,7 +22,7 @@ from diffusers import WanVACETransformer3DModel  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from model_zoo.a2 import tiny, trainable  # noqa: E402
-from pipelines.process_group import Place  # noqa: E402
+from pipelines.process_group import ProcessInfo  # noqa: E402
 from pipelines.train.parallelize import apply_fsdp  # noqa: E402
 from pipelines.train.settings import PRESETS, Settings  # noqa: E402
 from pipelines.train.trainer import train  # noqa: E402
@@ -69,11 +69,11 @@ def step_of(rank: int, ranks: int, out: Path, settings: Settings) -> None:
     from functools import partial
     from types import SimpleNamespace
 
-    from pipelines.process_group import join
+    from pipelines.process_group import init_distributed
     from pipelines.train.optimizer_step import TrainStep, prepare_model
 
     torch.compile = partial(torch.compile, backend="aot_eager")
-    place = join() if ranks > 1 else Place(0, 1, torch.device("cpu"))
+    place = init_distributed() if ranks > 1 else ProcessInfo(0, 1, torch.device("cpu"))
     torch.manual_seed(0)
     network = WanVACETransformer3DModel(**tiny.TRANSFORMERS["vace"])
     learner = TrainStep(prepare_model(network, settings, place), torch.zeros(20, 3, 4, 6), settings, place)
@@ -81,7 +81,7 @@ def step_of(rank: int, ranks: int, out: Path, settings: Settings) -> None:
     shapes = {"video": (16, 3, 4, 6), "condition": (16, 1, 4, 6), "text": (5, tiny.DIM), "text_empty": (1, tiny.DIM)}
     every = [{name: torch.randn(*shape, generator=some) for name, shape in shapes.items()} for _ in range(2)]
     samples = [SimpleNamespace(key=f"s{n}", epoch=0, index=n, tensors=tensors) for n, tensors in enumerate(every)]
-    steps = [learner.learn(samples[rank::ranks], n) for n in range(2)]
+    steps = [learner.run(samples[rank::ranks], n) for n in range(2)]
     norms = [step.norms["all"] for step in steps]
     norms = [float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm) for norm in norms]
     (out / f"{ranks}-{rank}.json").write_text(json.dumps([*(step.loss for step in steps), *norms]))
@@ -206,7 +206,7 @@ def gradients_of_a_shared_sample(rank: int, ranks: int, out: Path) -> None:
     apply_fsdp(
         network,
         replace(SETTINGS, context_parallel_degree=ranks, data_parallel_shard_degree=1),
-        Place(rank, ranks, torch.device("cpu")),
+        ProcessInfo(rank, ranks, torch.device("cpu")),
     )
     # as the trainer scales: FSDP takes the mean, it wants the sum
     shared = gradients(network, given, target, float(ranks))

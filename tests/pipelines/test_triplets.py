@@ -34,7 +34,7 @@ def test_elements_of_every_table_of_the_recipe_are_named_and_paired():
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_model_of_a_profile_has_a_card(profile):
-    named = models.names_of(profile)
+    named = models.model_names(profile)
     assert [cards.base_card(name).name for name in named] == named
 
 
@@ -48,19 +48,19 @@ def test_every_profile_is_for_any_use_except_research(profile, code, capsys):
 
 @pytest.mark.parametrize("profile", ["builtin", "small", "production"])
 def test_nothing_in_them_is_on_conditions(profile):
-    assert {card.use for card in models.chosen(profile)} == {"permissive"}
+    assert {card.use for card in models.select(profile)} == {"permissive"}
 
 
 def test_each_model_of_research_has_its_substitute_in_production():
-    offered = {card.name for card in models.chosen("production")}
-    refused = [card for card in models.chosen("research") if card.use != "permissive"]
+    offered = {card.name for card in models.select("production")}
+    refused = [card for card in models.select("research") if card.use != "permissive"]
     assert {"yolo26x-seg", "buffalo_l", "sapiens-seg-1b"} <= {card.name for card in refused}
     assert {card.fallback for card in refused} <= offered
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_no_profile_puts_weights_that_forbid_biometrics_beside_faces(profile):
-    chosen = models.chosen(profile)
+    chosen = models.select(profile)
     assert any(card.role == "faces" for card in chosen)
     assert not any(card.use == "biometric-restricted" for card in chosen)
 
@@ -81,7 +81,7 @@ def extras() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_extra_of_a_profile_has_what_its_models_need(profile):
-    assert {card.extra for card in models.chosen(profile)} - {""} <= extras()[profile]
+    assert {card.extra for card in models.select(profile)} - {""} <= extras()[profile]
 
 
 def test_the_page_of_installation_lists_every_extra():

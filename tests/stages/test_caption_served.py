@@ -117,7 +117,7 @@ def test_a_clip_without_a_usable_answer_is_named_and_never_captioned(store):
     failed = store.footer("caption", 0).failed
     assert sorted(failed) == [f"v-{n:08d}" for n in bad]
     assert sorted(rows) == [f"v-{n:08d}" for n in range(CLIPS) if n not in bad]
-    for n, why in ((2, "no JSON"), (5, "did not answer in 2 attempts"), (7, "cut off"), (9, "refused the request")):
+    for n, why in ((2, "not JSON"), (5, "did not answer in 2 attempts"), (7, "cut off"), (9, "refused the request")):
         assert why in failed[f"v-{n:08d}"]
 
 

@@ -26,7 +26,7 @@ def store(tmp_path_factory) -> Store:
     store = Store(tmp_path_factory.mktemp("split") / "work")
     fill(store, PEOPLE, per_shard=12)
     make(store, stages(store, PEOPLE, split="eval=0.33"))
-    outputs.index(Ledger(store), folder(store), "builtin", stages(store, PEOPLE, split="eval=0.33"))
+    outputs.write_index(Ledger(store), folder(store), "builtin", stages(store, PEOPLE, split="eval=0.33"))
     return store
 
 
@@ -56,7 +56,7 @@ def test_the_tars_are_named_by_their_split_and_the_manifest_counts_it(store):
     manifest = json.loads(Path(store.path("shards/manifest.json")).read_text())
     assert sum(about["samples"] for about in manifest["splits"].values()) == len(rows)
     assert {tar["name"] for tar in manifest["shards"]} == {row["shard"] for row in rows}
-    assert "eval: " in outputs.splits(published_manifest(folder(store)))
+    assert "eval: " in outputs.describe_splits(published_manifest(folder(store)))
 
 
 def test_without_a_split_tars_are_named_without_one_and_those_of_a_split_go(store, tmp_path):
@@ -64,11 +64,11 @@ def test_without_a_split_tars_are_named_without_one_and_those_of_a_split_go(stor
     fill(again, PEOPLE, per_shard=12)
     for settings in ({"split": "eval=0.33"}, {}):
         make(again, stages(again, PEOPLE, **settings))
-        outputs.index(Ledger(again), folder(again), "builtin", stages(again, PEOPLE, **settings))
+        outputs.write_index(Ledger(again), folder(again), "builtin", stages(again, PEOPLE, **settings))
     tars = sorted(p.name for p in Path(again.path("shards")).glob("*.tar"))
     assert [name[:10] for name in tars] == ["00000-000-", "00001-000-"]
     assert {row["split"] for row in index(again)} == {""}
-    assert outputs.splits(published_manifest(folder(again))) == ""
+    assert outputs.describe_splits(published_manifest(folder(again))) == ""
 
 
 def test_shares_come_out_on_average_and_a_component_keeps_its_place():
@@ -100,7 +100,7 @@ def test_a_component_in_two_splits_is_refused():
 def test_a_component_larger_than_the_share_is_said(store):
     rows = [row("train", "big", n) for n in range(9)] + [row("eval", "small")]
     assert split_into_tars(rows)["train"]["largest_component"] == 0.9
-    said = outputs.splits(published_manifest(folder(store)))
+    said = outputs.describe_splits(published_manifest(folder(store)))
     largest = max(
         about["largest_component"]
         for about in split_into_tars([replace(row(r["split"], r["component"])) for r in index(store)]).values()

@@ -11,11 +11,11 @@ from a2data.store.filename import safe_name, safe_path
 from a2data.store.folder import file_sha256
 
 ROLES = ("human", "object", "background")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE = "cases.jsonl"
 
 # OpenS2V-Eval (Yuan et al. 2025, arXiv 2505.20292) gives a label and a path but not a role; these words determine it.
-HUMAN = {
+HUMAN_WORDS = {
     "human",
     "person",
     "people",
@@ -29,7 +29,7 @@ HUMAN = {
     "singlehuman",
     "humans",
 }
-PLACE = {"background", "environment", "scene", "place"}
+BACKGROUND_WORDS = {"background", "environment", "scene", "place"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def read(path: Path) -> list[Case]:
         cases = [_from_line(line, path, n) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
     else:
         cases = _opens2v(path)
-    return _checked(cases, path)
+    return _validate(cases, path)
 
 
 def write(cases: Iterable[Case], out: Path) -> Path:
@@ -77,18 +77,18 @@ def write(cases: Iterable[Case], out: Path) -> Path:
     for case in cases:
         elements = []
         for element in case.elements:
-            said = {"role": element.role, "label": element.label, "category": element.category}
-            elements.append(said | _kept(element.path, element.role, out))
+            entry = {"role": element.role, "label": element.label, "category": element.category}
+            elements.append(entry | _copy_file(element.path, element.role, out))
         line: dict[str, Any] = {"id": case.id, "prompt": case.prompt, "elements": elements}
         if case.truth is not None:
-            line["truth"] = _kept(case.truth, "truth", out)
+            line["truth"] = _copy_file(case.truth, "truth", out)
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_text("".join(lines))
     return out / FILE
 
 
-def _kept(file: Path, folder: str, out: Path) -> dict[str, str]:
+def _copy_file(file: Path, folder: str, out: Path) -> dict[str, str]:
     """Copy a file to a folder of `out`, named by its content, and return its path and sha256."""
     data = file.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
@@ -100,28 +100,28 @@ def _kept(file: Path, folder: str, out: Path) -> dict[str, str]:
 
 
 def _from_line(line: str, path: Path, number: int) -> Case:
-    where = f"{path}, line {number}"
+    context = f"{path}, line {number}"
     try:
         data = json.loads(line)
-        elements = tuple(_from_json(element, path.parent, where) for element in data["elements"])
-        truth = _unchanged(data["truth"], path.parent, where) if "truth" in data else None
+        elements = tuple(_from_json(element, path.parent, context) for element in data["elements"])
+        truth = _verified_file(data["truth"], path.parent, context) if "truth" in data else None
         return Case(str(data["id"]), str(data["prompt"]), elements, truth)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON ({error})") from error
+        raise ValueError(f"{context} is not valid JSON ({error})") from error
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{where} lacks {error}: a case has id, prompt and elements with role and path") from error
+        raise ValueError(f"{context} lacks {error}: a case has id, prompt and elements with role and path") from error
 
 
-def _from_json(data: Mapping[str, Any], home: Path, where: str) -> Element:
-    file = _unchanged(data, home, where)
+def _from_json(data: Mapping[str, Any], folder: Path, context: str) -> Element:
+    file = _verified_file(data, folder, context)
     return Element(data["role"], file, data.get("label", ""), data.get("category", ""))
 
 
-def _unchanged(data: Mapping[str, Any], home: Path, where: str) -> Path:
-    file: Path = home / safe_path(data["path"], where)
+def _verified_file(data: Mapping[str, Any], folder: Path, context: str) -> Path:
+    file: Path = folder / safe_path(data["path"], context)
     expected = data.get("sha256", "")
     if expected and file.is_file() and file_sha256(file) != expected:
-        raise ValueError(f"{where}: {file} has changed since the case was written: its sha256 differs")
+        raise ValueError(f"{context}: {file} has changed since the case was written: its sha256 differs")
     return file
 
 
@@ -133,14 +133,14 @@ def _opens2v(path: Path) -> list[Case]:
         raise ValueError(f"{path} is neither cases.jsonl nor OpenS2V-Eval's JSON ({error!r})") from error
 
 
-def _from_opens2v(key: str, case: Mapping[str, Any], home: Path) -> Case:
+def _from_opens2v(key: str, case: Mapping[str, Any], folder: Path) -> Case:
     labels = list(case.get("class_label") or [])
     if labels and len(labels) != len(case["img_paths"]):
         raise ValueError(f"{key} has {len(case['img_paths'])} images but {len(labels)} labels")
     labels = labels or [""] * len(case["img_paths"])
     pairs = zip(case["img_paths"], labels, strict=True)
     elements = tuple(
-        Element(role_of(label, path), home / safe_path(path.removeprefix("./"), key), label.lower())
+        Element(role_of(label, path), folder / safe_path(path.removeprefix("./"), key), label.lower())
         for path, label in pairs
     )
     return Case(key, case["prompt"], elements)
@@ -150,31 +150,31 @@ def role_of(label: str, path: str) -> str:
     """Return the role of an OpenS2V-Eval image, by the words of its label, else by its folder."""
     folder = Path(path).parent.name
     for words in (set(label.lower().split()), {folder.lower()}):
-        if words & HUMAN:
+        if words & HUMAN_WORDS:
             return "human"
-        if words & PLACE:
+        if words & BACKGROUND_WORDS:
             return "background"
     return "object"
 
 
 def _role_folders(path: Path) -> list[Case]:
     """Return cases from human/, object/ and background/: images with one name form a case, with its prompt in prompts.json."""
-    found: dict[str, list[Element]] = {}
+    elements_of: dict[str, list[Element]] = {}
     for role in ROLES:
         for file in sorted((path / role).glob("*")):
-            if file.suffix.lower() in PICTURES:
-                found.setdefault(file.stem, []).append(Element(role, file))
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                elements_of.setdefault(file.stem, []).append(Element(role, file))
     prompts = path / "prompts.json"
-    if not found or not prompts.is_file():
+    if not elements_of or not prompts.is_file():
         raise ValueError(f"{path} has neither {FILE} nor images in {', '.join(ROLES)} with a prompts.json")
-    said = json.loads(prompts.read_text())
-    silent = sorted(set(found) - set(said))
-    if silent:
-        raise ValueError(f"{prompts} has no prompt for {', '.join(silent[:5])}")
-    return [Case(name, said[name], tuple(elements)) for name, elements in sorted(found.items())]
+    prompt_of = json.loads(prompts.read_text())
+    without_prompt = sorted(set(elements_of) - set(prompt_of))
+    if without_prompt:
+        raise ValueError(f"{prompts} has no prompt for {', '.join(without_prompt[:5])}")
+    return [Case(name, prompt_of[name], tuple(elements)) for name, elements in sorted(elements_of.items())]
 
 
-def _checked(cases: list[Case], path: Path) -> list[Case]:
+def _validate(cases: list[Case], path: Path) -> list[Case]:
     if not cases:
         raise ValueError(f"{path} has no cases")
     seen: set[str] = set()

@@ -11,7 +11,7 @@ from pipelines.bench.a2 import strips
 from pipelines.bench.a2.cases import Case
 from pipelines.html.page import data_uri
 
-MOST = 8  # cases on the page
+MAX_CASES = 8  # cases on the page
 
 
 class GridRow(NamedTuple):
@@ -31,24 +31,24 @@ class Grid(NamedTuple):
     total: int  # number of all cases
 
 
-def grid(cases: Sequence[Case], scores: Mapping[str, Path], most: int = MOST) -> Grid | None:
+def grid(cases: Sequence[Case], scores: Mapping[str, Path], max_cases: int = MAX_CASES) -> Grid | None:
     """Return a row for each of the first cases with a video for each system; None without cases or systems.
 
     scores: name of the system -> the folder of its score, with strips/<case>.jpg.
     """
     if not scores or not cases:
         return None
-    return Grid(list(scores), [_row(case, scores) for case in cases[:most]], len(cases))
+    return Grid(list(scores), [_row(case, scores) for case in cases[:max_cases]], len(cases))
 
 
 def _row(case: Case, scores: Mapping[str, Path]) -> GridRow:
     files = [folder / strips.FOLDER / safe_name(f"{case.id}.jpg", "id of a case") for folder in scores.values()]
     pictures = [read_picture(element.path) for element in case.elements]
-    shown = data_uri(images.to_jpeg(strips.strip(pictures))) if pictures else ""
-    return GridRow(case.id, case.prompt, shown, [data_uri(f.read_bytes()) if f.is_file() else "" for f in files])
+    references = data_uri(images.to_jpeg(strips.strip(pictures))) if pictures else ""
+    return GridRow(case.id, case.prompt, references, [data_uri(f.read_bytes()) if f.is_file() else "" for f in files])
 
 
-def folders(results: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> dict[str, Path]:
+def score_folders(results: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> dict[str, Path]:
     """Return {name of the system: folder of its score}."""
-    homes = (path if path.is_dir() else path.parent for path in paths)
-    return {result["name"]: home for result, home in zip(results, homes, strict=True)}
+    folders = (path if path.is_dir() else path.parent for path in paths)
+    return {result["name"]: folder for result, folder in zip(results, folders, strict=True)}

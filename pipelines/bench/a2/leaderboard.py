@@ -10,7 +10,7 @@ from pipelines.bench.a2.totals import FULL, METRICS, PUBLISHED, VARIANTS, WEIGHT
 from pipelines.html.page import render
 
 PAPER = "as published"
-SHORT = {PAPER: "", "lenient": ", lenient", "strict": ", strict"}  # suffixes in plots; published rows have none
+SUFFIX = {PAPER: "", "lenient": ", lenient", "strict": ", strict"}  # suffixes in plots; published rows have none
 
 
 class Row(NamedTuple):
@@ -84,30 +84,30 @@ class BarPlot(NamedTuple):
 
 
 def page(
-    results: Sequence[Mapping[str, Any]], people: Mapping[str, Any] | None = None, samples: Grid | None = None
+    results: Sequence[Mapping[str, Any]], study: Mapping[str, Any] | None = None, samples: Grid | None = None
 ) -> str:
-    """Return the HTML. results: from `score_file.to_json`. people: from `ratings.aggregate`. samples: from `grid.grid`."""
+    """Return the HTML. results: from `score_file.to_json`. study: from `ratings.aggregate`. samples: from `grid.grid`."""
     lines = rows(results)
-    own = {name: METRICS[name].title if name in METRICS else name for name in (*WEIGHTS, *METRICS)}
+    titles = {name: METRICS[name].title if name in METRICS else name for name in (*WEIGHTS, *METRICS)}
     return render(
         "bench/a2/leaderboard.html",
         ["bench/a2/leaderboard.css"],
         ["bench/a2/leaderboard.js"],
         lines=lines,
-        titles=own,
+        titles=titles,
         ours=[line for line in lines if line.kind != PAPER],
-        others=others(lines),
+        others=extra_metrics(lines),
         radar=radar(lines),
-        plots=[bar_plot(lines, name) for name in (*METRICS, *WEIGHTS, *others(lines))],
+        plots=[bar_plot(lines, name) for name in (*METRICS, *WEIGHTS, *extra_metrics(lines))],
         samples=samples,
-        studies=_studies(people or {}),
+        studies=_studies(study or {}),
     )
 
 
-def others(lines: Sequence[Row]) -> list[str]:
+def extra_metrics(lines: Sequence[Row]) -> list[str]:
     """Return the metrics with other names, because another model measured them, and the copy-paste score."""
-    own = dict.fromkeys(m for line in lines for m in line.figures)
-    return [m for m in own if "." in m or m == "copy_paste"]
+    metrics = dict.fromkeys(m for line in lines for m in line.figures)
+    return [m for m in metrics if "." in m or m == "copy_paste"]
 
 
 def scaled(metric: str, value: float) -> float:
@@ -117,12 +117,12 @@ def scaled(metric: str, value: float) -> float:
 
 def radar(lines: Sequence[Row], radius_px: float = 150) -> Radar:
     """Return the radar plot of the rows; strict and incomplete rows are omitted."""
-    shown = [line for line in lines if line.kind != "strict" and all(_value(line, m) is not None for m in METRICS)]
+    complete = [line for line in lines if line.kind != "strict" and all(_value(line, m) is not None for m in METRICS)]
     centre, count = radius_px + 150, len(METRICS)
 
     def point(k: int, share: float) -> tuple[float, float]:
-        turn = 2 * math.pi * k / count
-        return centre + share * radius_px * math.sin(turn), centre - share * radius_px * math.cos(turn)
+        angle = 2 * math.pi * k / count
+        return centre + share * radius_px * math.sin(angle), centre - share * radius_px * math.cos(angle)
 
     def outline(shares: Sequence[float]) -> str:
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in (point(k, share) for k, share in enumerate(shares)))
@@ -135,26 +135,28 @@ def radar(lines: Sequence[Row], radius_px: float = 150) -> Radar:
     return Radar(
         centre=centre,
         width=2 * centre + 360,
-        height=max(2 * centre, 40 + 20 * len(shown)),
+        height=max(2 * centre, 40 + 20 * len(complete)),
         rings=[outline([share] * count) for share in (0.25, 0.5, 0.75, 1)],
         axes=[axis(k, metric.title) for k, metric in enumerate(METRICS.values())],
         outlines=[
             Outline(f"{line.name}, {line.kind}", outline([scaled(m, _value(line, m) or 0.0) for m in METRICS]))
-            for line in shown
+            for line in complete
         ],
     )
 
 
 def bar_plot(lines: Sequence[Row], metric: str) -> BarPlot:
     """Return the bar plot, with intervals, of the rows that have a value of one metric."""
-    known = [(n, line, value) for n, line in enumerate(lines) if (value := _value(line, metric)) is not None]
-    most = METRICS[metric].most if metric in METRICS else 1.0
-    top = max([most if most == 1.0 else 0.0, *(line.figures[metric].high or value for _, line, value in known)])
+    with_value = [(n, line, value) for n, line in enumerate(lines) if (value := _value(line, metric)) is not None]
+    maximum = METRICS[metric].most if metric in METRICS else 1.0
+    top = max(
+        [maximum if maximum == 1.0 else 0.0, *(line.figures[metric].high or value for _, line, value in with_value)]
+    )
     bars = []
-    for n, line, value in known:
+    for n, line, value in with_value:
         low, high = line.figures[metric].low, line.figures[metric].high
         interval = (low / top, high / top) if low is not None and high is not None else None
-        bars.append(Bar(n, line.name[:16] + SHORT[line.kind], value, max(0.0, value) / top, interval))
+        bars.append(Bar(n, line.name[:16] + SUFFIX[line.kind], value, max(0.0, value) / top, interval))
     return BarPlot(METRICS[metric].title if metric in METRICS else metric, bars)
 
 
@@ -163,20 +165,20 @@ def _value(line: Row, metric: str) -> float | None:
     return figure.value if figure else None
 
 
-def _studies(people: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _studies(study: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the means of a study, for people and models separately."""
     names = [*CRITERIA, "overall"]
     return [
         {
             "title": title,
-            "raters": len(people[kind]["raters"]),
-            "ratings": people[kind]["ratings"],
+            "raters": len(study[kind]["raters"]),
+            "ratings": study[kind]["ratings"],
             "names": names,
             "means": {
                 system: {name: Figure(**figures[name]) for name in names}
-                for system, figures in people[kind]["means"].items()
+                for system, figures in study[kind]["means"].items()
             },
         }
         for kind, title in (("person", "Ratings by people"), ("model", "Ratings by a model"))
-        if kind in people
+        if kind in study
     ]

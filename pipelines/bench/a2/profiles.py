@@ -14,7 +14,7 @@ from pipelines.bench.a2.records import CaseRow, Sampled
 from pipelines.bench.a2.totals import Measured
 
 Row = dict[str, Measured]
-Ask = Callable[[CaseRow, Sampled], Row]
+Measure = Callable[[CaseRow, Sampled], Row]
 
 # The purpose of each kind of model, for --help; the key is the field of the metric stages that holds its card.
 KINDS = {
@@ -67,21 +67,21 @@ ORIGINALS = {
 NEEDS = {"id_consistency": "human", "object_consistency": "object", "background_consistency": "background"}
 
 
-class Expert(NamedTuple):
+class MetricGroup(NamedTuple):
     """The measure of one or several metrics, or the reason why it is unavailable."""
 
     metrics: tuple[str, ...]
-    ask: Ask | None
+    measure: Measure | None
     reason: str = ""
 
 
-def named(metric: str, models: Mapping[str, str]) -> str:
+def metric_name(metric: str, models: Mapping[str, str]) -> str:
     """Return a metric's name with these cards, {kind: card}: its base name, plus a dot and the name of each non-default card.
 
     Raises KeyError for an unknown card.
     """
-    others = [name.partition(":")[0] for kind, name in models.items() if name and not _is_original(kind, name)]
-    return metric + "".join(f".{name}" for name in others)
+    suffixes = [name.partition(":")[0] for kind, name in models.items() if name and not _is_original(kind, name)]
+    return metric + "".join(f".{name}" for name in suffixes)
 
 
 def _is_original(kind: str, name: str) -> bool:
@@ -89,32 +89,32 @@ def _is_original(kind: str, name: str) -> bool:
     return name.partition(":")[0] in ORIGINALS[kind]
 
 
-def built(metrics: tuple[str, ...], models: Mapping[str, str], builder: Callable[..., Ask]) -> Expert:
+def build_group(metrics: tuple[str, ...], models: Mapping[str, str], builder: Callable[..., Measure]) -> MetricGroup:
     """Return the measure of `metrics` with these cards, {kind: card}, or one with a reason if a model is not installed.
 
     builder: called with the names of the cards and the device, returns the metrics by their base names.
     """
-    called = {metric: named(metric, models) for metric in metrics}
+    name_of = {metric: metric_name(metric, models) for metric in metrics}
     try:
-        ask = builder(*models.values(), cards.device())
+        measure = builder(*models.values(), cards.device())
     except (FileNotFoundError, ModuleNotFoundError, PermissionError) as error:
-        return Expert(tuple(called.values()), None, str(error))
+        return MetricGroup(tuple(name_of.values()), None, str(error))
 
-    def renamed(asked: CaseRow, sampled: Sampled) -> Row:
-        return {called[metric]: found for metric, found in ask(asked, sampled).items()}
+    def renamed(case: CaseRow, sampled: Sampled) -> Row:
+        return {name_of[metric]: result for metric, result in measure(case, sampled).items()}
 
-    return Expert(tuple(called.values()), renamed)
+    return MetricGroup(tuple(name_of.values()), renamed)
 
 
-def row(experts: Iterable[Expert], asked: CaseRow, sampled: Sampled) -> Row:
+def measure_all(groups: Iterable[MetricGroup], case: CaseRow, sampled: Sampled) -> Row:
     """Return every metric of one video."""
-    found: Row = {}
-    for expert in experts:
-        if expert.ask is None:
-            found |= {metric: Measured(skipped=expert.reason) for metric in expert.metrics}
+    row: Row = {}
+    for group in groups:
+        if group.measure is None:
+            row |= {metric: Measured(skipped=group.reason) for metric in group.metrics}
         else:
-            found |= expert.ask(asked, sampled)
-    return found
+            row |= group.measure(case, sampled)
+    return row
 
 
 def revisions(names: Iterable[str]) -> dict[str, str]:
@@ -129,40 +129,44 @@ def _revision(name: str) -> str:
         return "not here"
 
 
-def absent(case: Case, metric: str) -> Measured:
+def missing_result(case: Case, metric: str) -> Measured:
     """Return the result for a missing video: nothing found, or skipped if the metric does not apply to the case."""
-    plain = metric.partition(".")[0]
-    role = NEEDS.get(plain)
-    if plain == "copy_paste":
+    base_name = metric.partition(".")[0]
+    role = NEEDS.get(base_name)
+    if base_name == "copy_paste":
         return Measured(skipped="there is no video")  # 0 would mean equally close to reference and truth
     return Measured(None, 0, 0) if role is None or case.of(role) else Measured(skipped=f"the case has no {role}")
 
 
-def fill_in(table: dict[str, Row], gone: Iterable[Case]) -> None:
+def fill_missing(table: dict[str, Row], missing: Iterable[Case]) -> None:
     """Add missing videos to every metric that other videos have, including externally measured ones."""
-    known = {metric for row in table.values() for metric, found in row.items() if not found.skipped}
-    for case in gone:
+    metrics = {metric for row in table.values() for metric, result in row.items() if not result.skipped}
+    for case in missing:
         row = table.setdefault(case.id, {})
         row.update(
-            {metric: absent(case, metric) for metric in sorted(known) if metric not in row or row[metric].skipped}
+            {
+                metric: missing_result(case, metric)
+                for metric in sorted(metrics)
+                if metric not in row or row[metric].skipped
+            }
         )
 
 
-def given(lines: Iterable[str], where: str, cases: Iterable[Case]) -> dict[str, Row]:
+def read_external(lines: Iterable[str], path: str, cases: Iterable[Case]) -> dict[str, Row]:
     """Return externally measured values, case -> metric -> value, from JSON lines with case, metric, value and optional seen, of.
 
     Units are those of `totals.METRICS`: 0 to 1, and 100 times the cosine for text. Raises ValueError for a malformed line and for
     an unknown case.
     """
-    known = {case.id for case in cases}
+    case_ids = {case.id for case in cases}
     out: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
         try:
             data: dict[str, Any] = json.loads(line)
             case, metric, value = data["case"], data["metric"], float(data["value"])
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where}, line {number}: write case, metric and value as JSON ({error!r})") from error
-        if case not in known or metric in out.get(case, {}):
-            raise ValueError(f"{where}, line {number}: unknown case {case!r}, or a second value of {metric}")
+            raise ValueError(f"{path}, line {number}: write case, metric and value as JSON ({error!r})") from error
+        if case not in case_ids or metric in out.get(case, {}):
+            raise ValueError(f"{path}, line {number}: unknown case {case!r}, or a second value of {metric}")
         out.setdefault(case, {})[metric] = Measured(value, int(data.get("seen", 1)), int(data.get("of", 1)))
     return out

@@ -87,13 +87,13 @@ class Scored:
     """why nothing was measured; then there is no number"""
 
 
-def asked(case: Case) -> CaseRow:
+def to_row(case: Case) -> CaseRow:
     """Return a case with the bytes of its files."""
     shown = [ReferenceImage(e.role, e.label, e.path.suffix.lower(), e.path.read_bytes()) for e in case.elements]
     return CaseRow(case.id, case.prompt, shown, case.truth.read_bytes() if case.truth else b"")
 
 
-def rate_fps(data: bytes) -> float:
+def read_fps(data: bytes) -> float:
     """Return the frame rate of an mp4's first video stream, frames per second. Raises av.error.FFmpegError or ValueError."""
     with open_bytes(data) as container:
         if not container.streams.video:

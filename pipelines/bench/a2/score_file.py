@@ -54,8 +54,8 @@ def table_of(result: Mapping[str, Any]) -> dict[str, dict[str, Measured]]:
 def figure_text(figure: Figure) -> str:
     if figure.value is None:
         return figure.note
-    spread = f"  {figure.low:.3f} to {figure.high:.3f}" if figure.low is not None else ""
-    return f"{figure.value:.3f}{spread}  n {figure.n}"
+    interval = f"  {figure.low:.3f} to {figure.high:.3f}" if figure.low is not None else ""
+    return f"{figure.value:.3f}{interval}  n {figure.n}"
 
 
 def to_text(result: Mapping[str, Any]) -> str:
@@ -100,16 +100,16 @@ def _cases(result: Mapping[str, Any]) -> str:
     ]
     absent = Measured(skipped="not measured")
     for case, row in table.items():
-        lines.append(f"| {case} | " + " | ".join(_one(row.get(name, absent)) for name in names) + " |")
+        lines.append(f"| {case} | " + " | ".join(_result_text(row.get(name, absent)) for name in names) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _one(m: Measured) -> str:
-    if m.skipped:
+def _result_text(result: Measured) -> str:
+    if result.skipped:
         return "skipped"
-    if m.value is None:
-        return "no video" if m.of == 0 else f"not found in {m.of}"
-    return f"{m.value:.3f}" + (f" ({m.seen}/{m.of})" if m.seen != m.of else "")
+    if result.value is None:
+        return "no video" if result.of == 0 else f"not found in {result.of}"
+    return f"{result.value:.3f}" + (f" ({result.seen}/{result.of})" if result.seen != result.of else "")
 
 
 def write(result: Mapping[str, Any], out: Path) -> None:

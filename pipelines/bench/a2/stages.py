@@ -15,8 +15,8 @@ from a2data.stage import Stage
 from model_zoo import cards
 from pipelines.bench.a2 import metrics as experts
 from pipelines.bench.a2 import profiles
-from pipelines.bench.a2.profiles import Ask, Expert, built
-from pipelines.bench.a2.records import CaseRow, Sampled, Scored, rate_fps
+from pipelines.bench.a2.profiles import Measure, MetricGroup, build_group
+from pipelines.bench.a2.records import CaseRow, Sampled, Scored, read_fps
 from pipelines.sample import checks, output
 from pipelines.sample import job as jobs
 from pipelines.sample.checkpoint import Checkpoint
@@ -51,26 +51,28 @@ class Sample(Stage):
 
     def run(self, model: Any, asked: list[CaseRow]) -> Iterator[Sampled]:
         for case in asked:
-            data = self._made(model, case)
-            yield Sampled(case.clip_id, rate_fps(data), data)
+            data = self._sample(model, case)
+            yield Sampled(case.clip_id, read_fps(data), data)
 
-    def _made(self, model: Any, case: CaseRow) -> bytes:
+    def _sample(self, model: Any, case: CaseRow) -> bytes:
         """Return the mp4 of a case, sampled from its pictures in memory."""
         from a2data.media.pictures import read_picture
         from model_zoo.a2.references import Reference
 
         # names for the video's record; the pictures are not read from files
-        names = [f"{number}{shown.suffix}" for number, shown in enumerate(case.shown)]
-        refs = [f"{shown.role}={name}" for shown, name in zip(case.shown, names, strict=True)]
+        names = [f"{number}{reference.suffix}" for number, reference in enumerate(case.shown)]
+        refs = [f"{reference.role}={name}" for reference, name in zip(case.shown, names, strict=True)]
         values = json.loads(self.settings) | {"prompt": case.prompt, "ref": refs, "out": f"{case.clip_id}.mp4"}
-        job = jobs.located(values, "/")
-        known = {f"/{name}": shown.sha256 for shown, name in zip(case.shown, names, strict=True)}
-        files = checks.validated([("", job)], model.checkpoint.conditioning, known)
-        given = [
-            Reference(shown.role, read_picture(io.BytesIO(shown.image), f"picture {name} of the case {case.clip_id}"))
-            for shown, name in zip(case.shown, names, strict=True)
+        job = jobs.resolve_paths(values, "/")
+        sha256_of = {f"/{name}": reference.sha256 for reference, name in zip(case.shown, names, strict=True)}
+        files = checks.validate([("", job)], model.checkpoint.conditioning, sha256_of)
+        references = [
+            Reference(
+                reference.role, read_picture(io.BytesIO(reference.image), f"picture {name} of the case {case.clip_id}")
+            )
+            for reference, name in zip(case.shown, names, strict=True)
         ]
-        frames = model(job, given, heartbeat.step)
+        frames = model(job, references, heartbeat.step)
         record = sample_record(job, files, model.checkpoint, self.dtype)
         return output.to_mp4(frames, record, (job.audio, job.audio_start_s))
 
@@ -91,24 +93,24 @@ class Metrics(Stage):
     def models(self) -> dict[str, str]:
         return profiles.revisions(self.cards().values())
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
         """Return the base names of the metrics, and the function that builds them from the cards and a device."""
         raise NotImplementedError(f"{type(self).__name__}.metric_names_and_builder")
 
     def names(self) -> list[str]:
         """Return the names of the metrics with these cards. Raises KeyError for an unknown card."""
-        return [profiles.named(metric, self.cards()) for metric in self.metric_names_and_builder()[0]]
+        return [profiles.metric_name(metric, self.cards()) for metric in self.metric_names_and_builder()[0]]
 
-    def load(self) -> Expert:
+    def load(self) -> MetricGroup:
         metrics, builder = self.metric_names_and_builder()
-        return built(metrics, self.cards(), builder)
+        return build_group(metrics, self.cards(), builder)
 
-    def run(self, model: Expert, asked: list[CaseRow], sampled: list[Sampled]) -> Iterator[Scored]:
-        for case, made in zip(asked, sampled, strict=bool(sampled)):  # no rows for a missing video
-            for metric, found in profiles.row([model], case, made).items():
-                number = 0.0 if found.value is None else found.value
-                facts = (found.value is not None and not found.skipped, found.seen, found.of, found.skipped)
-                yield Scored(case.clip_id, metric, number, *facts)
+    def run(self, model: MetricGroup, asked: list[CaseRow], sampled: list[Sampled]) -> Iterator[Scored]:
+        for case, video in zip(asked, sampled, strict=bool(sampled)):  # no rows for a missing video
+            for metric, result in profiles.measure_all([model], case, video).items():
+                number = 0.0 if result.value is None else result.value
+                counts = (result.value is not None and not result.skipped, result.seen, result.of, result.skipped)
+                yield Scored(case.clip_id, metric, number, *counts)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Identity(Metrics):
     faces: str = "buffalo_l"
     """card of role faces"""
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
         return ("id_consistency",), experts.identity
 
 
@@ -129,8 +131,8 @@ class CopyPaste(Metrics):
     faces: str = "buffalo_l"
     """card of role faces"""
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
-        return ("copy_paste",), experts.copied
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
+        return ("copy_paste",), experts.copy_paste
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ class SubjectConsistency(Metrics):
     pictures: str = "clip-vit-l14"
     """card of role copy or embed"""
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
-        return ("object_consistency", "background_consistency"), experts.grounded
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
+        return ("object_consistency", "background_consistency"), experts.subject_consistency
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Quality(Metrics):
     quality: str = "musiq-spaq"
     """card of role quality that returns image_quality"""
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
         return ("image_quality",), experts.quality
 
 
@@ -166,7 +168,7 @@ class Aesthetic(Metrics):
     aesthetic: str = "laion-aesthetic-v1"
     """card of role quality that returns aesthetic"""
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
         return ("aesthetic_quality",), experts.aesthetic
 
 
@@ -177,8 +179,8 @@ class MotionSmoothness(Metrics):
     interpolate: str = "amt-s"
     """card of role interpolate"""
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
-        return ("motion_smoothness",), experts.smooth
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
+        return ("motion_smoothness",), experts.motion_smoothness
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,8 @@ class DynamicDegree(Metrics):
     flow: str = "raft-large"
     """card of role flow"""
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
-        return ("dynamic_degree", "motion_smoothness.by-flow"), experts.dynamic
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
+        return ("dynamic_degree", "motion_smoothness.by-flow"), experts.dynamic_degree
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,8 @@ class TextAlignment(Metrics):
     words: str = "viclip"
     """card of role text-video"""
 
-    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Ask]]:
-        return ("text_similarity",), experts.words
+    def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
+        return ("text_similarity",), experts.text_similarity
 
 
 METRICS: tuple[type[Metrics], ...] = (
@@ -215,11 +217,11 @@ METRICS: tuple[type[Metrics], ...] = (
 )
 
 
-def metrics(models: dict[str, str], only: list[str] | None = None) -> list[Metrics]:
+def metric_stages(models: dict[str, str], only: list[str] | None = None) -> list[Metrics]:
     """Return the metric stages with these cards, {kind: card}: all, or the named ones. Raises ValueError for an unknown name."""
-    known = {stage.name(): stage for stage in METRICS}
-    strange = [name for name in only or [] if name not in known]
-    if strange:
-        raise ValueError(f"unknown metric {strange[0]!r}; choose from {', '.join(known)}")
-    chosen = [known[name] for name in known if not only or name in only]
-    return [stage(**{f.name: models[f.name] for f in fields(stage)}) for stage in chosen]  # type: ignore[arg-type]
+    by_name = {stage.name(): stage for stage in METRICS}
+    unknown = [name for name in only or [] if name not in by_name]
+    if unknown:
+        raise ValueError(f"unknown metric {unknown[0]!r}; choose from {', '.join(by_name)}")
+    selected = [by_name[name] for name in by_name if not only or name in only]
+    return [stage(**{f.name: models[f.name] for f in fields(stage)}) for stage in selected]  # type: ignore[arg-type]

@@ -15,14 +15,14 @@ HEIGHT_PX, GAP_PX = 96, 2
 STILLS = 4
 
 
-def write(store: Store, home: Mapping[str, int], out: Path) -> None:
-    """Write <out>/strips/<case>.jpg for each video in the table "sample". home: case -> shard."""
+def write(store: Store, shard_of: Mapping[str, int], out: Path) -> None:
+    """Write <out>/strips/<case>.jpg for each video in the table "sample". shard_of: case -> shard."""
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
-    there = set(store.shards("sample"))
-    for case, shard in home.items():
+    existing = set(store.shards("sample"))
+    for case, shard in shard_of.items():
         path = out / FOLDER / safe_name(f"{case}.jpg", "id of a case")
         path.unlink(missing_ok=True)
-        for row in store.read("sample", shard, Sampled) if shard in there else ():
+        for row in store.read("sample", shard, Sampled) if shard in existing else ():
             path.write_bytes(images.to_jpeg(strip(contact_sheet.stills(row.frames, STILLS))))
 
 

@@ -121,27 +121,27 @@ def summary(table: Table, variant: str, seed: int = 0, resamples: int = RESAMPLE
     """
     names = [*METRICS, *sorted({m for row in table.values() for m in row} - set(METRICS))]
     absent = Measured(skipped="not measured")
-    found = [[row.get(name, absent).as_number(variant) for name in names] for row in table.values()]
-    numbers = np.array(found, float).reshape(len(table), len(names))
-    drawn = _resampled(numbers, seed, resamples)
-    known = ~np.isnan(numbers)
-    means = [float(numbers[known[:, k], k].mean()) if known[:, k].any() else None for k in range(len(names))]
+    rows = [[row.get(name, absent).as_number(variant) for name in names] for row in table.values()]
+    numbers = np.array(rows, float).reshape(len(table), len(names))
+    resampled = _resampled(numbers, seed, resamples)
+    is_known = ~np.isnan(numbers)
+    means = [float(numbers[is_known[:, k], k].mean()) if is_known[:, k].any() else None for k in range(len(names))]
     figures = {}
     for k, name in enumerate(names):
         if means[k] is None:
             figures[name] = Figure(None, note=reason(table, name))
         else:
-            figures[name] = Figure(means[k], *_interval(drawn[:, k]), int(known[:, k].sum()))
-    eight = dict(zip(names, means, strict=True))
-    spread = {name: drawn[:, k] for k, name in enumerate(names)}
-    return figures | _dimensions(eight, spread, figures) | _totals(eight, spread, figures)
+            figures[name] = Figure(means[k], *_interval(resampled[:, k]), int(is_known[:, k].sum()))
+    mean_of = dict(zip(names, means, strict=True))
+    samples_of = {name: resampled[:, k] for k, name in enumerate(names)}
+    return figures | _dimensions(mean_of, samples_of, figures) | _totals(mean_of, samples_of, figures)
 
 
 def reason(table: Table, name: str) -> str:
     """Return why a metric has no number: the most frequent reason among the cases."""
-    given = [row[name].skipped for row in table.values() if name in row and row[name].skipped]
-    if given:
-        return "skipped: " + max(dict.fromkeys(given), key=given.count)
+    reasons = [row[name].skipped for row in table.values() if name in row and row[name].skipped]
+    if reasons:
+        return "skipped: " + max(dict.fromkeys(reasons), key=reasons.count)
     return "nothing was found in any video" if any(name in row for row in table.values()) else "skipped: not measured"
 
 
@@ -167,40 +167,42 @@ def _resampled(numbers: np.ndarray, seed: int, resamples: int) -> np.ndarray:
         return np.where(total > 0, counts @ np.nan_to_num(numbers) / total, np.nan)
 
 
-def _interval(drawn: np.ndarray) -> tuple[float | None, float | None]:
-    low, high = percentile_interval(drawn)
+def _interval(samples: np.ndarray) -> tuple[float | None, float | None]:
+    low, high = percentile_interval(samples)
     return (None, None) if np.isnan(low) else (low, high)
 
 
 def _dimensions(
-    eight: Mapping[str, float | None], spread: Mapping[str, np.ndarray], figures: Mapping[str, Figure]
+    mean_of: Mapping[str, float | None], samples_of: Mapping[str, np.ndarray], figures: Mapping[str, Figure]
 ) -> dict:
     out = {}
     for name, parts in DIMENSIONS.items():
-        lacking = [m for m in parts if eight[m] is None]
-        if lacking:
-            out[name] = Figure(None, note=f"no figure without {', '.join(lacking)}")
+        missing = [m for m in parts if mean_of[m] is None]
+        if missing:
+            out[name] = Figure(None, note=f"no figure without {', '.join(missing)}")
         else:
             scale = [METRICS[m].most for m in parts]
-            value = float(np.mean([(eight[m] or 0.0) / s for m, s in zip(parts, scale, strict=True)]))
-            drawn = np.mean([spread[m] / s for m, s in zip(parts, scale, strict=True)], axis=0)
+            value = float(np.mean([(mean_of[m] or 0.0) / s for m, s in zip(parts, scale, strict=True)]))
+            drawn = np.mean([samples_of[m] / s for m, s in zip(parts, scale, strict=True)], axis=0)
             out[name] = Figure(value, *_interval(drawn), min(figures[m].n for m in parts))
     return out
 
 
-def _totals(eight: Mapping[str, float | None], spread: Mapping[str, np.ndarray], figures: Mapping[str, Figure]) -> dict:
-    lacking = [m for m in METRICS if eight[m] is None]
+def _totals(
+    mean_of: Mapping[str, float | None], samples_of: Mapping[str, np.ndarray], figures: Mapping[str, Figure]
+) -> dict:
+    missing = [m for m in METRICS if mean_of[m] is None]
     out = {}
     for version in WEIGHTS:
-        if not lacking:
-            value = comprehensive(eight, version)
+        if not missing:
+            value = comprehensive(mean_of, version)
             cases = min(figures[m].n for m in METRICS)
-            out[version] = Figure(value, *_interval(comprehensive(spread, version)), cases)
+            out[version] = Figure(value, *_interval(comprehensive(samples_of, version)), cases)
             continue
-        worst = comprehensive({m: 0.0 if v is None else v for m, v in eight.items() if m in METRICS}, version)
+        worst = comprehensive({m: 0.0 if v is None else v for m, v in mean_of.items() if m in METRICS}, version)
         best = comprehensive(
-            {m: METRICS[m].most if v is None else v for m, v in eight.items() if m in METRICS}, version
+            {m: METRICS[m].most if v is None else v for m, v in mean_of.items() if m in METRICS}, version
         )
         bounds = f"between {worst:.3f} and {best:.3f} whatever they are"
-        out[version] = Figure(None, note=f"no total without {', '.join(lacking)}; {bounds}")
+        out[version] = Figure(None, note=f"no total without {', '.join(missing)}; {bounds}")
     return out

@@ -65,7 +65,7 @@ def test_taylorseer_computes_the_first_steps_and_one_of_each_interval(pipe, exac
 
 
 def test_magnitudes_are_those_that_diffusers_prints(pipe, exact, capsys):
-    with acceleration.MagCacheCalibration(pipe.transformer, looks=2) as heard:
+    with acceleration.MagCacheCalibration(pipe.transformer, num_branches=2) as heard:
         made, _ = looks(pipe, 1)
     assert torch.equal(made, exact)
 

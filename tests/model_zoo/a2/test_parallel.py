@@ -41,10 +41,10 @@ def sampled(kind: str, groups: parallel.ParallelGroups):
     """Latents, a long video's latents, or what the VAE makes of tiles."""
     pipe = pipeline(tiny_parts())
     if kind == "tiles":
-        return tiles(pipe.vae, groups.everything)
+        return tiles(pipe.vae, groups.world)
     pipe.groups = groups
     if groups.tokens:
-        parallel.share_tokens(pipe.transformer, groups.tokens)
+        parallel.split_tokens(pipe.transformer, groups.tokens)
     if kind == "long":
         pipe.encode_prompt = lambda **_: tuple(words(2))
         return long.latents(pipe, pictures(2), ["a"], generator=torch.Generator().manual_seed(0), **LONG)
@@ -61,7 +61,7 @@ def tiles(vae, group):
     """A video of 13 x 40 x 72 coded and decoded in tiles of 32 px at every 24."""
     vae.enable_tiling(32, 32, 24, 24)
     if group:
-        parallel.share_tiles(vae, group)
+        parallel.split_tiles(vae, group)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         latents = vae.encode(torch.randn(1, 3, 13, 40, 72, generator=generator)).latent_dist.mode()
@@ -107,10 +107,10 @@ def test_attention_that_no_processes_can_share_is_refused():
         attention_backend("_native_math"),
         pytest.raises(ValueError, match="_native_math does not support context parallelism"),
     ):
-        parallel.share_tokens(transformer, None)
+        parallel.split_tokens(transformer, None)
     acceleration.set_attention_backend(transformer, "_native_math")
     with pytest.raises(ValueError, match="_native_math does not support context parallelism"):
-        parallel.share_tokens(transformer, None)
+        parallel.split_tokens(transformer, None)
 
 
 def test_one_networks_attention_is_not_that_of_the_others():

@@ -113,14 +113,14 @@ def test_so_many_frames_evenly_from_first_to_last(count, asked, shown):
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (reply("I see a woman."), "no JSON"),
+        (reply("I see a woman."), "not JSON"),
         (reply({**GOOD, "shot_type": "dutch_roll"}), "shot_type"),
         (reply({**GOOD, "subjects": [{"appearance": ["a", "b"]}]}), r"subjects\.0\.appearance"),
         (reply({**GOOD, "subjects": "a woman"}), "subjects"),
         (reply([]), "subjects"),
-        (reply('{"subjects": [], "lighting": NaN}'), "no JSON"),
-        (reply('{"subjects": [' + "[" * 100000), "no JSON"),
-        (reply(""), "no JSON"),
+        (reply('{"subjects": [], "lighting": NaN}'), "not JSON"),
+        (reply('{"subjects": [' + "[" * 100000), "not JSON"),
+        (reply(""), "not JSON"),
         (reply(json.dumps(GOOD)[:60], "length"), "cut off"),
         (reply(GOOD, "length"), "cut off"),  # whole by luck: who knows
     ],

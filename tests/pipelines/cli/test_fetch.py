@@ -350,4 +350,4 @@ def test_weights_behind_a_form_say_where_to_accept_it(server):
     ],
 )
 def test_of_several_formats_the_first_that_there_is_gets_taken(there, taken):
-    assert fetch.chosen(there) == taken
+    assert fetch.files_to_download(there) == taken

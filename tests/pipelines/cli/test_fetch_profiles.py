@@ -109,7 +109,7 @@ def test_a_profile_is_fetched_whole_through_cuts_and_no_byte_comes_twice(server,
 
     out, err = capsys.readouterr()
     assert err == ""
-    fetched = [card for card in models.chosen(profile) if weights.fetched(card)]
+    fetched = [card for card in models.select(profile) if weights.fetched(card)]
     assert {path: server.sent[path] for path in bodies(server)} == {
         path: len(server.files[path][1]) for path in bodies(server)
     }
@@ -138,7 +138,7 @@ def test_one_model_that_is_gone_keeps_no_other_from_being_fetched(server, capsys
 
     (line,) = capsys.readouterr().err.splitlines()
     assert "'sface': hf:opencv/face_recognition_sface" in line
-    missing = [c.name for c in models.chosen("small") if weights.fetched(c) and weights.located(c) is None]
+    missing = [c.name for c in models.select("small") if weights.fetched(c) and weights.located(c) is None]
     assert missing == ["sface"]
 
 
@@ -152,6 +152,6 @@ def test_servers_that_are_dead_give_one_line_for_each_model_and_exit_code_1(serv
 
     lines = capsys.readouterr().err.splitlines()
     # the package index, from which MediaPipe's networks come, is alive
-    fetched = [c.name for c in models.chosen(profile) if weights.fetched(c) and not c.weights.startswith("pypi:")]
+    fetched = [c.name for c in models.select(profile) if weights.fetched(c) and not c.weights.startswith("pypi:")]
     assert [line.split("'")[1] for line in lines] == fetched
     assert all(line.startswith("a2data: model ") for line in lines)

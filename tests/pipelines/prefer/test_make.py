@@ -22,7 +22,7 @@ from model_zoo.a2.regenerate import regenerate  # noqa: E402
 from pipelines.encode import encode  # noqa: E402
 from pipelines.prefer import make as making  # noqa: E402
 from pipelines.prefer.stage import Prefer  # noqa: E402
-from pipelines.train.start import material  # noqa: E402
+from pipelines.train.start import tiny_training_data  # noqa: E402
 from stages.encode.settings import Encoding  # noqa: E402
 from stages.encode.tensors import choose, pictures, read_tar  # noqa: E402
 
@@ -44,13 +44,13 @@ def stage(packed, tmp_path_factory) -> Prefer:
 
 @pytest.fixture(scope="module")
 def counts(stage):
-    return making.make(stage, 0.25, say=lambda text: None)
+    return making.make(stage, 0.25, log=lambda text: None)
 
 
 @pytest.fixture(scope="module")
 def start(packed, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("start")
-    tiny.save_start(folder, *material(str(packed), HOW))
+    tiny.save_start(folder, *tiny_training_data(str(packed), HOW))
     return folder
 
 
@@ -92,15 +92,15 @@ def test_a_rerun_makes_nothing_and_another_folder_gets_the_same_bytes(stage, cou
         return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path(out).glob("*.tar")}
 
     before = tars(stage.out)
-    assert making.make(stage, 0.25, say=lambda text: None) == counts
+    assert making.make(stage, 0.25, log=lambda text: None) == counts
     assert tars(stage.out) == before
-    making.make(replace(stage, out=str(tmp_path)), 0.25, say=lambda text: None)
+    making.make(replace(stage, out=str(tmp_path)), 0.25, log=lambda text: None)
     assert {name: data for name, (data, _) in tars(tmp_path).items()} == {n: data for n, (data, _) in before.items()}
 
 
 def test_the_encoder_adds_the_worse_video_and_skips_ties(stage, counts, start, tmp_path):
     said = []
-    encode(stage.out, str(tmp_path), start, HOW, say=said.append)
+    encode(stage.out, str(tmp_path), start, HOW, log=said.append)
     assert sum("neither video" in line for line in said) == sum(n for name, n in counts.items() if "same" in name)
     folder, loaded = Folder(str(tmp_path / "train")), encoders.load(start)
     made = {t.facts.clip_id: t for t in read(stage)}
@@ -114,9 +114,9 @@ def test_the_encoder_adds_the_worse_video_and_skips_ties(stage, counts, start, t
 def test_pairs_that_differ_in_more_than_motion_are_rejected(stage, tmp_path):
     said = []
     with pytest.raises(ValueError, match=r"no pairs .*luma"):
-        making.make(replace(stage, out=str(tmp_path), max_luma=-1.0), say=said.append)
+        making.make(replace(stage, out=str(tmp_path), max_luma=-1.0), log=said.append)
     with pytest.raises(ValueError, match="motion 4"):
-        making.make(replace(stage, out=str(tmp_path), kinds="reversed", min_motion=0.9), say=said.append)
+        making.make(replace(stage, out=str(tmp_path), kinds="reversed", min_motion=0.9), log=said.append)
 
 
 def test_of_two_results_the_one_that_copies_less_is_preferred(stage, packed, tmp_path):
@@ -131,7 +131,7 @@ def test_of_two_results_the_one_that_copies_less_is_preferred(stage, packed, tmp
     loose = {"kinds": "same", "max_luma": 1.0, "max_sharpness": 99.0}
     for order in (both, both[::-1]):
         chosen = replace(stage, out=str(tmp_path / order[0][-4:] / "pairs"), results="|".join(order), **loose)
-        making.make(chosen, 0.25, say=lambda text: None)
+        making.make(chosen, 0.25, log=lambda text: None)
         results = [t for t in read(chosen) if t.pair.kind == "results"]
         assert results
         for t in results:

@@ -20,7 +20,7 @@ from model_zoo.reward import motion  # noqa: E402
 from pipelines.cli.main import main  # noqa: E402
 from pipelines.prefer import reward  # noqa: E402
 from pipelines.prefer.distort import DISTORTIONS  # noqa: E402
-from pipelines.prefer.reward import Rated  # noqa: E402
+from pipelines.prefer.reward import EncodedPair  # noqa: E402
 from pipelines.prefer.reward_settings import RewardSettings  # noqa: E402
 from stages.pack.facts import to_row  # noqa: E402
 
@@ -68,7 +68,7 @@ def planted(tmp_path_factory):
 
 
 def test_a_reward_model_finds_planted_preferences_and_ties(planted, tmp_path):
-    found = reward.train(planted, tmp_path, SETTINGS, say=lambda text: None)
+    found = reward.train(planted, tmp_path, SETTINGS, log=lambda text: None)
     assert (found["pairs"], found["ties"]) == (18, 6)
     assert found["accuracy_without_ties"]["value"] >= 0.9
     assert found["accuracy_with_ties"]["value"] >= 0.8
@@ -77,7 +77,7 @@ def test_a_reward_model_finds_planted_preferences_and_ties(planted, tmp_path):
     assert "accuracy with ties" in reward.to_text(found)
     again = motion.reward(None, "cpu")
     again.load_state_dict(load_file(tmp_path / "reward.safetensors"))
-    other = reward.train(planted, tmp_path / "again", SETTINGS, say=lambda text: None)
+    other = reward.train(planted, tmp_path / "again", SETTINGS, log=lambda text: None)
     assert other == found  # depends on the seed alone
 
 
@@ -88,14 +88,14 @@ def test_preferences_that_are_turned_round_are_learned_too(planted, tmp_path):
         for n in range(16)
         for kind in ("frozen", "jitter")
     ]
-    found = reward.train(written(tmp_path / "turned", judged), tmp_path / "out", SETTINGS, say=lambda text: None)
+    found = reward.train(written(tmp_path / "turned", judged), tmp_path / "out", SETTINGS, log=lambda text: None)
     assert found["accuracy_without_ties"]["value"] >= 0.9
 
 
 def test_accuracy_and_calibration_equal_a_count_by_hand():
     """Rewards are given: better by 3, better by 1 (a tie is likelier at k = 5), worse by 1, and a tie."""
     rows = [("a", 3.0, 0.0, False), ("b", 1.0, 0.0, False), ("c", 0.0, 1.0, False), ("d", 0.5, 0.5, True)]
-    held_out = [Rated(key, "kind", tie, True, chosen, rejected) for key, chosen, rejected, tie in rows]
+    held_out = [EncodedPair(key, "kind", tie, True, chosen, rejected) for key, chosen, rejected, tie in rows]
 
     class Given:
         eval = staticmethod(lambda: None)
@@ -113,7 +113,7 @@ def test_accuracy_and_calibration_equal_a_count_by_hand():
 
 def test_bad_input_is_reported(planted, tmp_path, capsys):
     with pytest.raises(FloatingPointError, match="reward of the pair clip"):
-        reward.train(planted, tmp_path / "a", replace(SETTINGS, learning_rate=1e30), say=lambda text: None)
+        reward.train(planted, tmp_path / "a", replace(SETTINGS, learning_rate=1e30), log=lambda text: None)
     assert not (tmp_path / "a").exists()
     assert main(["reward", "train", planted, "--out", str(tmp_path / "a"), "--learning-rate", "1e30"]) == 1
     assert capsys.readouterr().err.startswith("a2data: the reward of the pair clip")

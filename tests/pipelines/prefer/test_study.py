@@ -28,7 +28,7 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("study")
     packed = tiny_shards.make(home / "packed", count=4, tars=1)
     stage = Prefer(shards=str(packed), out=str(home / "pairs"), frames=13, kinds="reversed", grades="3")
-    make(stage, 0.25, say=lambda text: None)
+    make(stage, 0.25, log=lambda text: None)
     return stage.out, study.make(stage.out, home / "page", seed=2), home / "page"
 
 

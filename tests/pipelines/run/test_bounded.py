@@ -7,9 +7,9 @@ import toy
 
 from pipelines.cli import session
 from pipelines.cli.main import main
-from pipelines.run.bounded import Bounded
+from pipelines.run.bounded import TimeoutExecutor
 from pipelines.run.local import InProcessExecutor
-from pipelines.run.schedule import CrewLostError, run
+from pipelines.run.schedule import ClusterLostError, run
 
 SHARDS = [0, 1, 2, 3]
 
@@ -20,30 +20,30 @@ class Hung(InProcessExecutor):
 
 
 def test_a_crew_works_as_without_bounds(store):
-    assert run(toy.toy(), store, SHARDS, Bounded(InProcessExecutor(store))).jobs == 16
+    assert run(toy.toy(), store, SHARDS, TimeoutExecutor(InProcessExecutor(store))).jobs == 16
 
 
 def test_a_cluster_that_does_not_answer_ends_the_run(store):
     began = time.monotonic()
-    with pytest.raises(CrewLostError, match=r"has not answered for 0\.5 s; .* re-run the same command"):
-        run(toy.toy(), store, SHARDS, Bounded(Hung(store), 0.5))
+    with pytest.raises(ClusterLostError, match=r"has not answered for 0\.5 s; .* re-run the same command"):
+        run(toy.toy(), store, SHARDS, TimeoutExecutor(Hung(store), 0.5))
     assert time.monotonic() - began < 10
 
 
 def test_an_error_of_the_crew_arrives_as_it_is(store):
     class Broken(InProcessExecutor):
-        def rest(self):
+        def release_idle(self):
             raise TimeoutError("of its own")
 
     with pytest.raises(TimeoutError, match="of its own"):
-        run(toy.toy(), store, SHARDS, Bounded(Broken(store)))
+        run(toy.toy(), store, SHARDS, TimeoutExecutor(Broken(store)))
 
 
 def test_a_command_whose_cluster_is_lost_exits_with_1_and_says_why(tmp_path, capsys, monkeypatch):
     def lost(*_, **__):
-        raise CrewLostError("the Ray cluster has not answered for 40 s")
+        raise ClusterLostError("the Ray cluster has not answered for 40 s")
 
-    monkeypatch.setattr(session, "work", lost)
+    monkeypatch.setattr(session, "run_stages", lost)
     (tmp_path / "film.mp4").write_bytes(b"no film")
 
     assert main(["run", str(tmp_path / "film.mp4"), "--work", str(tmp_path / "work")]) == 1

@@ -8,7 +8,7 @@ import pytest
 import toy
 from toy import Choose, Cut, Heavy, Join, Measure
 
-from pipelines.run.local import InProcessExecutor, Models, ProcessExecutor
+from pipelines.run.local import InProcessExecutor, ModelCache, ProcessExecutor
 from pipelines.run.lock import exclusive_lock
 from pipelines.run.schedule import run
 
@@ -75,9 +75,9 @@ def test_models_are_kept_for_the_next_job_and_let_go_before_others_are_loaded():
         def load(self):
             return Model(self.per_video)
 
-    models = Models()
-    models.of((Loads(1), Loads(2)))
-    models.of((Loads(2), Loads(3)))
+    models = ModelCache()
+    models.get((Loads(1), Loads(2)))
+    models.get((Loads(2), Loads(3)))
 
     assert loads == [(1, []), (2, [1]), (3, [2])]
 

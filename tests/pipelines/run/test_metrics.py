@@ -11,7 +11,7 @@ from toy import Choose, Cut, Join, Measure
 
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.metrics import Metrics
-from pipelines.run.progress import watcher
+from pipelines.run.progress import progress_listener
 from pipelines.run.schedule import run
 
 ROOT = Path(__file__).parents[3]
@@ -71,7 +71,7 @@ def test_a_port_that_is_taken_is_named(store):
 
 
 def test_a_log_of_json_has_an_object_for_each_job(store, capsys):
-    run(BAD, store, SHARDS, InProcessExecutor(store), watcher(store, True, SHARDS, log_json=True))
+    run(BAD, store, SHARDS, InProcessExecutor(store), progress_listener(store, True, SHARDS, log_json=True))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert len(lines) == 13
     assert {"stages": ["measure"], "shards": [3], "error": "", "done": 5, "rejected": 0, "failed": 1}.items() <= next(

@@ -15,9 +15,9 @@ from toy import Choose, Cut, Join, Measure, digests, remove_all
 
 from a2data.records import Reference, Score
 from a2data.store.tables import Store
-from pipelines.run.bounded import Bounded
+from pipelines.run.bounded import TimeoutExecutor
 from pipelines.run.local import InProcessExecutor
-from pipelines.run.schedule import CrewLostError, run
+from pipelines.run.schedule import ClusterLostError, run
 from pipelines.run.watchdog import Timeouts
 from stages.detect import Detect
 from stages.faces import Faces
@@ -122,7 +122,7 @@ def test_a_unit_that_makes_no_progress_fails_and_a_stopped_worker_is_replaced(cl
         Cut(),
         toy_stuck.Measure("sleep|stop_once", f"{1:015x}0-00000001|{0:015x}1-00000000", str(tmp_path / "stopped")),
     ]
-    crew = Bounded(RayExecutor(store, cpus=0.25, timeouts=Timeouts({"measure": 6.0}, 3.0)))
+    crew = TimeoutExecutor(RayExecutor(store, cpus=0.25, timeouts=Timeouts({"measure": 6.0}, 3.0)))
 
     summary = run([*stages, Choose(), Join()], store, SHARDS, crew)
 
@@ -137,8 +137,10 @@ def test_a_unit_that_makes_no_progress_fails_and_a_stopped_worker_is_replaced(cl
 def test_a_run_ends_when_no_node_can_take_its_workers(cluster, store, monkeypatch, caplog):
     monkeypatch.setattr(on_ray, "REMINDER_S", 0.3)
 
-    with pytest.raises(CrewLostError, match=r"placed no worker for 1 s: each requests 64 CPU.*re-run the same command"):
-        run([Cut()], store, SHARDS, Bounded(RayExecutor(store, cpus=64, placement_s=1.0)))
+    with pytest.raises(
+        ClusterLostError, match=r"placed no worker for 1 s: each requests 64 CPU.*re-run the same command"
+    ):
+        run([Cut()], store, SHARDS, TimeoutExecutor(RayExecutor(store, cpus=64, placement_s=1.0)))
 
     assert "no node with 64 CPU free" in caplog.text
 
@@ -169,8 +171,8 @@ def test_a_share_of_a_gpu_is_dropped_with_a_warning_where_there_is_none(cluster,
 def test_a_worker_takes_the_memory_of_its_models_as_its_share_of_a_gpu():
     detect = Detect(model="rf-detr-seg-large", mask_model="sam2.1-hiera-large")  # 1.5 and 3 GB; 1 GB for the process
     unknown = Faces(model="insightface")  # its card states a fraction only
-    assert on_ray.gpu_share((detect,), None) == pytest.approx(0.5)
-    assert on_ray.gpu_share((detect,), 80) == pytest.approx(0.07)
-    assert on_ray.gpu_share((detect, unknown), 80) == pytest.approx(0.07 + 0.25, abs=0.01)
-    assert on_ray.gpu_share((detect,), 4) == 1.0
-    assert on_ray.gpu_share((Measure(),), 80) == 0.0
+    assert on_ray.gpu_fraction((detect,), None) == pytest.approx(0.5)
+    assert on_ray.gpu_fraction((detect,), 80) == pytest.approx(0.07)
+    assert on_ray.gpu_fraction((detect, unknown), 80) == pytest.approx(0.07 + 0.25, abs=0.01)
+    assert on_ray.gpu_fraction((detect,), 4) == 1.0
+    assert on_ray.gpu_fraction((Measure(),), 80) == 0.0

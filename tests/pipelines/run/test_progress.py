@@ -12,7 +12,7 @@ from toy import Choose, Cut, Join, Measure
 from a2data.journal import progress_path
 from a2data.store.ledger import Ledger
 from pipelines.run.local import InProcessExecutor
-from pipelines.run.progress import NOTHING, Bars, Lines, _told, counter, glance, watcher
+from pipelines.run.progress import NO_PROGRESS, Bars, Lines, _format_counts, progress_listener, read_note, step_counter
 from pipelines.run.schedule import Scheduler, run
 
 SHARDS = [0, 1, 2, 3]
@@ -65,9 +65,9 @@ def test_a_log_has_a_line_a_minute_for_a_stage_that_is_not_done(store, capsys, m
 
 
 def test_a_narrow_bar_cuts_rejects_before_failures():
-    assert _told((12345, 678, 9), " · ", short=True) == "12345 done · 9 failed · 678 rejected"
-    assert _told((12, 0, 0), " · ", short=True) == "12 done"
-    assert _told((12, 0, 0), " · ") == "12 done · 0 rejected · 0 failed"
+    assert _format_counts((12345, 678, 9), " · ", short=True) == "12345 done · 9 failed · 678 rejected"
+    assert _format_counts((12, 0, 0), " · ", short=True) == "12 done"
+    assert _format_counts((12, 0, 0), " · ") == "12 done · 0 rejected · 0 failed"
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
@@ -125,7 +125,7 @@ def test_a_bar_moves_with_the_units_in_hand(store, by_hand):
 
     seen("look", {(group, (0,)): group, (group, (1,)): group, (group, (2,)): group})
     assert task.completed == 0.75
-    assert task.fields["told"] == "6 done · 2 rejected · 0 failed"
+    assert task.fields["counts"] == "6 done · 2 rejected · 0 failed"
 
 
 def test_the_time_left_goes_by_the_share_that_is_done(store, by_hand):
@@ -190,19 +190,19 @@ def test_a_job_that_breaks_is_told_above_the_bars_and_what_waits_is_not_reached(
 
 def test_a_half_written_note_is_ignored(store):
     todo = (Measure(),)
-    assert glance(store, todo, (0,)) == NOTHING
+    assert read_note(store, todo, (0,)) == NO_PROGRESS
     store.put(b'{"unit": "a', *progress_path(todo, 0))
-    assert glance(store, todo, (0,)) == NOTHING
+    assert read_note(store, todo, (0,)) == NO_PROGRESS
 
 
 def test_quiet_is_quiet(store, capsys):
-    run(toy.toy(), store, SHARDS, InProcessExecutor(store), watcher(store, True, SHARDS))
+    run(toy.toy(), store, SHARDS, InProcessExecutor(store), progress_listener(store, True, SHARDS))
 
     assert capsys.readouterr() == ("", "")
 
 
 def test_without_a_terminal_each_task_and_each_step_has_a_line(capsys):
-    with counter("loading", quiet=False) as count:
+    with step_counter("loading", quiet=False) as count:
         count("tea.mp4", 2)
         count()
         count()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.run import served
-from pipelines.run.served import answers, command
+from pipelines.run.served import command, is_ready
 
 FAKE = """#!{python}
 import sys, http.server
@@ -28,7 +28,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 
 @pytest.fixture
 def captioner(monkeypatch) -> str:
-    monkeypatch.setattr(served, "LOOK_S", 0.05)
+    monkeypatch.setattr(served, "POLL_S", 0.05)
     monkeypatch.setattr(served, "visible_gpus", lambda: 2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -49,15 +49,15 @@ def url_of(captioner: str) -> str:
 
 def ended(url: str) -> bool:
     until = time.monotonic() + 20
-    while answers(url) and time.monotonic() < until:
+    while is_ready(url) and time.monotonic() < until:
         time.sleep(0.05)
-    return not answers(url)
+    return not is_ready(url)
 
 
 def test_it_answers_while_the_run_lasts_and_its_log_is_kept(monkeypatch, tmp_path, captioner):
     install(monkeypatch, tmp_path, SERVES)
     with served.served("vllm --max-model-len 8192", captioner, str(tmp_path / "work")):
-        assert answers(url_of(captioner))
+        assert is_ready(url_of(captioner))
         with pytest.raises(ValueError, match="another server answers"), served.served("vllm", captioner, str(tmp_path)):
             pass
     assert ended(url_of(captioner))

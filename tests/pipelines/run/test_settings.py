@@ -8,7 +8,7 @@ import pytest
 
 from a2data.stage import Stage
 from a2data.store.tables import Store
-from pipelines.cli.flags import Parser, add_settings, given
+from pipelines.cli.flags import Parser, add_settings, given_values
 from pipelines.encode import Encoding
 from pipelines.run.recipe import Recipe
 from pipelines.run.settings import field_docs, parse
@@ -38,8 +38,8 @@ class Sharpen(Stage):
 
 def flags(*words: str) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
-    add_settings(parser, Sharpen(), leave_out=["undocumented"])
-    return given(parser.parse_args(words), Sharpen)
+    add_settings(parser, Sharpen(), exclude=["undocumented"])
+    return given_values(parser.parse_args(words), Sharpen)
 
 
 def test_a_flag_has_the_type_of_its_field():
@@ -58,7 +58,7 @@ def test_a_field_that_is_left_out_has_no_flag_and_no_value(capsys):
         flags("--undocumented", "1")
 
     assert "unrecognized arguments: --undocumented" in capsys.readouterr().err
-    assert given(argparse.Namespace(count=4, share=1.0), Sharpen, leave_out=["count"]) == {"share": 1.0}
+    assert given_values(argparse.Namespace(count=4, share=1.0), Sharpen, exclude=["count"]) == {"share": 1.0}
 
 
 @pytest.mark.parametrize(

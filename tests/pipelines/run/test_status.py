@@ -10,7 +10,7 @@ from a2data.records import Source
 from a2data.store.ledger import Ledger
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
-from pipelines.run.status import change, failures, plan, replaced, sources
+from pipelines.run.status import describe_change, failures, is_replaced, plan, sources
 from pipelines.sources import manifest
 
 SHARDS = [0, 1, 2, 3]
@@ -119,17 +119,17 @@ def test_a_file_is_replaced_when_its_bytes_are_others(tmp_path):
     path.write_bytes(b"one")
     (source,) = manifest.sources([str(path)])
 
-    assert not replaced(source)
+    assert not is_replaced(source)
     path.write_bytes(b"one")  # touched
-    assert not replaced(source)
+    assert not is_replaced(source)
     path.write_bytes(b"two")
-    assert replaced(source)
+    assert is_replaced(source)
     path.unlink()  # gone is not replaced
-    assert not replaced(source)
+    assert not is_replaced(source)
 
 
 def test_a_change_of_a_list_names_what_came_and_what_went():
-    assert change(0.35, 0.5) == "0.35 → 0.5"
-    assert change("a 1; b 2; c 3", "a 1; b 3; c 3") == "without b 2; with b 3"
-    assert change("a; b", "b; a") == "another order"
-    assert change(None, "a; b") == "None → 'a; b'"
+    assert describe_change(0.35, 0.5) == "0.35 → 0.5"
+    assert describe_change("a 1; b 2; c 3", "a 1; b 3; c 3") == "without b 2; with b 3"
+    assert describe_change("a; b", "b; a") == "another order"
+    assert describe_change(None, "a; b") == "None → 'a; b'"

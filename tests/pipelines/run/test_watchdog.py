@@ -4,7 +4,7 @@ import pytest
 import toy
 from toy import Choose, Cut, Join, Measure
 
-from pipelines.run.watchdog import LONGEST_LOOK_S, Timeouts, Watchdog
+from pipelines.run.watchdog import MAX_TICK_S, Timeouts, Watchdog
 
 
 class Clock:
@@ -41,8 +41,8 @@ def test_a_unit_that_makes_no_progress_is_named_after_its_limit():
     assert hands.after(30, {"a-1": ("measure", 7)}) is None
     verdict = hands.after(2, {"a-1": ("measure", 7)})
     assert [(stuck.unit, stuck.stage) for stuck in verdict.stuck] == [("a-1", "measure")]
-    assert verdict.sentence().startswith("a-1: measure made no progress for 30 s")
-    assert "--unit-timeout measure=SECONDS" in verdict.sentence()
+    assert verdict.message().startswith("a-1: measure made no progress for 30 s")
+    assert "--unit-timeout measure=SECONDS" in verdict.message()
 
 
 def test_a_unit_that_advances_may_take_as_long_as_it_takes():
@@ -74,7 +74,7 @@ def test_a_worker_without_a_sign_of_life_is_ended_and_no_unit_is_blamed():
     assert hands.after(59) is None
     verdict = hands.after(1)
     assert verdict.stuck == ()
-    assert "sent no heartbeat for 60 s" in verdict.sentence()
+    assert "sent no heartbeat for 60 s" in verdict.message()
 
 
 def test_a_silent_worker_is_not_waited_for_longer_than_its_unit():
@@ -111,7 +111,7 @@ def test_a_stopped_driver_does_not_blame_a_worker(away_s):
     hands.clock.now_s += away_s
 
     assert hands.dog.verdicts() == []
-    assert hands.dog.now_s <= 1 + LONGEST_LOOK_S
+    assert hands.dog.now_s <= 1 + MAX_TICK_S
 
 
 def test_a_report_of_a_worker_that_is_not_followed_any_more_is_ignored():

@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 def job(folder, **values) -> Job:
     given = {"out": str(folder / "a.mp4"), "prompt": "a woman", "ref": ["human=woman.png", "object=cup.png"]}
-    return jobs.located(given | {"height": 32, "width": 48, "frames": 17} | values, str(folder))
+    return jobs.resolve_paths(given | {"height": 32, "width": 48, "frames": 17} | values, str(folder))
 
 
 def lines(folder, *rows) -> str:
@@ -38,7 +38,7 @@ ROW = {"out": "a.mp4", "prompt": "a woman", "ref": ["human=woman.png"]}
 def refused(*wanted) -> list[str]:
     """The sentences with which these jobs are refused."""
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        checks.validated([("", each) for each in wanted])
+        checks.validate([("", each) for each in wanted])
     return str(error.value).splitlines()
 
 
@@ -104,7 +104,7 @@ def test_a_file_that_is_not_text_is_reported(folder):
 def test_what_is_wrong_with_the_files_of_a_line_names_the_line(folder):
     path = lines(folder, ROW, ROW | {"out": "b.mp4", "ref": ["human=gone.png"]})
     with pytest.raises(ValueError, match=r"jobs.jsonl line 2: .*gone.png: No such file") as error:
-        checks.validated(jobs.read(path, {}, str(folder)))
+        checks.validate(jobs.read(path, {}, str(folder)))
     assert "line 1" not in str(error.value)
 
 
@@ -116,7 +116,7 @@ def test_two_jobs_for_one_video_are_refused(folder):
 
 
 def test_a_good_job_is_told_the_digests_of_its_files(folder):
-    found = checks.validated([("", job(folder))])
+    found = checks.validate([("", job(folder))])
     assert sorted(Path(path).name for path in found) == ["cup.png", "woman.png"]
     assert {len(sha256) for sha256 in found.values()} == {64}
 
@@ -184,7 +184,7 @@ def test_a_file_that_is_not_a_usable_picture_is_one_error_message(folder, make, 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "I;16"])
 def test_grey_cmyk_and_transparent_pictures_are_welcome(folder, mode):
     Image.new(mode, (40, 24)).save(folder / "odd.tif")
-    checks.validated([("", job(folder, ref=["human=odd.tif"]))])
+    checks.validate([("", job(folder, ref=["human=odd.tif"]))])
 
 
 def test_a_folder_in_the_place_of_the_video_is_one_sentence(folder):
@@ -195,7 +195,7 @@ def test_a_folder_in_the_place_of_the_video_is_one_sentence(folder):
 def test_a_picture_of_many_jobs_is_read_once(folder, monkeypatch):
     read, seen = pictures.read_picture, []
     monkeypatch.setattr(pictures, "read_picture", lambda path: seen.append(path) or read(path))
-    checks.validated([("", job(folder, out=f"{n}.mp4")) for n in range(3)])
+    checks.validate([("", job(folder, out=f"{n}.mp4")) for n in range(3)])
     assert len(seen) == 2
 
 
@@ -203,7 +203,7 @@ def test_a_picture_of_many_jobs_is_read_once(folder, monkeypatch):
 
 
 def test_a_sweep_is_a_job_for_each_value_with_a_name_of_its_own(folder):
-    made = jobs.swept(job(folder), "flow-shift=1,3, 5")
+    made = jobs.sweep(job(folder), "flow-shift=1,3, 5")
     assert [each.flow_shift for each in made] == [1.0, 3.0, 5.0]
     assert [Path(each.out).name for each in made] == [f"a-flow-shift-{n}.mp4" for n in (1, 3, 5)]
     assert {each.seed for each in made} == {42}
@@ -221,12 +221,12 @@ def test_a_sweep_is_a_job_for_each_value_with_a_name_of_its_own(folder):
 )
 def test_a_sweep_of_nothing_is_refused(folder, text, sentence):
     with pytest.raises(ValueError, match=sentence):
-        jobs.swept(job(folder), text)
+        jobs.sweep(job(folder), text)
 
 
 def test_jobs_of_one_shape_go_together_in_the_order_in_which_shapes_come(folder):
     made = [job(folder, out=f"{n}.mp4", frames=frames) for n, frames in enumerate((21, 17, 21, 17, 13))]
-    assert [Path(each.out).stem for each in jobs.by_shape(made)] == ["0", "2", "1", "3", "4"]
+    assert [Path(each.out).stem for each in jobs.sort_by_shape(made)] == ["0", "2", "1", "3", "4"]
 
 
 def test_the_steps_of_a_long_video_are_those_of_all_its_windows(folder):

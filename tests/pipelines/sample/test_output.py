@@ -60,21 +60,21 @@ def test_sound_that_is_shorter_ends_early_and_none_at_all_is_refused(tmp_path):
 
 def test_a_video_is_done_while_its_file_is_the_one_that_its_record_speaks_of(tmp_path):
     out = str(tmp_path / "deep" / "a.mp4")
-    assert not output.done(out, RECORD["key"], preview=False)
+    assert not output.is_done(out, RECORD["key"], preview=False)
     output.write(out, colours(10, 20), RECORD, ("", 0.0), None)
 
-    assert output.done(out, RECORD["key"], preview=False)
-    assert not output.done(out, "other", preview=False)
-    assert not output.done(out, RECORD["key"], preview=True)
+    assert output.is_done(out, RECORD["key"], preview=False)
+    assert not output.is_done(out, "other", preview=False)
+    assert not output.is_done(out, RECORD["key"], preview=True)
     said = json.loads((tmp_path / "deep" / "a.json").read_text())
     assert said == RECORD | {
         "frames_written": 2,
         "sha256": hashlib.sha256((tmp_path / "deep" / "a.mp4").read_bytes()).hexdigest(),
     }
     (tmp_path / "deep" / "a.mp4").write_bytes(b"half")
-    assert not output.done(out, RECORD["key"], preview=False)
+    assert not output.is_done(out, RECORD["key"], preview=False)
     (tmp_path / "deep" / "a.json").write_text("{")
-    assert not output.done(out, RECORD["key"], preview=False)
+    assert not output.is_done(out, RECORD["key"], preview=False)
 
 
 def test_a_write_that_breaks_leaves_no_half_file_and_no_record(tmp_path, monkeypatch):

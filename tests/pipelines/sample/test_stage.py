@@ -16,12 +16,15 @@ pytest.importorskip("diffusers")
 from a2data.store.tables import Store
 from pipelines.cli.main import main
 from pipelines.sample import stage
-from pipelines.sample.job import located
+from pipelines.sample.job import resolve_paths
 from pipelines.sample.record import SampleRequest
 
 
 def requests(*seeds: int) -> list[SampleRequest]:
-    made = [located({"out": f"{seed}.mp4", "prompt": "a", "ref": ["human=a.png"], "seed": seed}, "/") for seed in seeds]
+    made = [
+        resolve_paths({"out": f"{seed}.mp4", "prompt": "a", "ref": ["human=a.png"], "seed": seed}, "/")
+        for seed in seeds
+    ]
     return [SampleRequest(job, {"key": str(job.seed)}) for job in made]
 
 
@@ -162,7 +165,9 @@ def test_the_settings_of_the_checkpoint_are_the_defaults_of_flags_and_job_files(
 
     (studio / "a2" / "sampling.json").write_text(json.dumps({"height": 32, "width": 48, "frames": 13, "fps": 24}))
     seen = []
-    monkeypatch.setattr(command, "_here", lambda args, todo, loaded: seen.extend(request.job for request in todo) or {})
+    monkeypatch.setattr(
+        command, "_sample_in_process", lambda args, todo, loaded: seen.extend(request.job for request in todo) or {}
+    )
     prompt = [
         "--prompt",
         "a woman drinks",

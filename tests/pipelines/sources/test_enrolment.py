@@ -255,7 +255,7 @@ def test_a_file_that_can_be_read_now_is_taken_in_by_the_next_run(corpus):
     listed = corpus.list({"path": "late.mp4"})
     [before] = corpus.enroll(listed)
     corpus.file("late.mp4")
-    assert status.replaced(before)
+    assert status.is_replaced(before)
     assert [row.unreadable for row in corpus.enroll(listed) if row != before] == [""]
 
 

@@ -16,7 +16,7 @@ import torch.distributed.checkpoint as dcp  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402
 
 from a2data.store.folder import file_sha256  # noqa: E402
-from pipelines.train.checkpoints import Checkpoints, about, digest  # noqa: E402
+from pipelines.train.checkpoints import Checkpoints, digest, read_state  # noqa: E402
 from pipelines.train.safe_reading import DamagedError, metadata_in  # noqa: E402
 
 STATE = {"seconds": 1.5, "settings": {"seed": 0}, "loader": {"epoch": 0}, "last": {}, "held_out": None}
@@ -109,7 +109,7 @@ def test_a_whole_checkpoint_gives_back_network_optimizer_and_average(folder):
     assert Checkpoints(folder, keep=5).load(*learnt) == {
         "step": 3,
         **STATE,
-        "files": about(folder / "step-000003")["files"],
+        "files": read_state(folder / "step-000003")["files"],
     }
     assert learnt.weight() == expected.weight()
     assert learnt.optimizer.state_dict()["param_groups"] == expected.optimizer.state_dict()["param_groups"]
@@ -141,7 +141,7 @@ def test_a_second_damaged_checkpoint_of_a_step_does_not_replace_the_first(folder
 def test_a_damaged_checkpoint_neither_counts_nor_stops_when_old_ones_are_removed(folder):
     flipped(folder / "step-000002" / "state.json")
     checkpoints = Checkpoints(folder, keep=2)
-    checkpoints.thin()
+    checkpoints.prune()
     assert [path.name for path in checkpoints.all()] == ["step-000001", "step-000003"]
     assert (folder / "step-000002.damaged").exists()
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_holds_nan_is_not_taken_up(folder, capsys):
 def as_before(folder: Path) -> None:
     """Checkpoints as earlier versions wrote them: without size and sha256 of their files."""
     for path in folder.iterdir():
-        state = about(path)
+        state = read_state(path)
         del state["files"]
         (path / "state.json").write_text(json.dumps(state))
 
@@ -186,7 +186,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read_and_seen_to_be_cut_off(folde
 
 def resealed(checkpoint: Path) -> None:
     """state.json as if the files had always been these."""
-    state = about(checkpoint)
+    state = read_state(checkpoint)
     state["files"] = {
         n: {"bytes": (checkpoint / n).stat().st_size, "sha256": file_sha256(checkpoint / n)} for n in state["files"]
     }

@@ -16,7 +16,7 @@ from a2data.dataset.batch_plan import rng  # noqa: E402
 from model_zoo.a2 import pipeline, tiny  # noqa: E402
 from model_zoo.a2 import references as a2_references  # noqa: E402
 from model_zoo.a2.transformer import network_class  # noqa: E402
-from pipelines.process_group import Place  # noqa: E402
+from pipelines.process_group import ProcessInfo  # noqa: E402
 from pipelines.sample.checkpoint import Checkpoint  # noqa: E402
 from pipelines.train import examples  # noqa: E402
 from pipelines.train.optimizer_step import TrainStep, prepare_model  # noqa: E402
@@ -73,7 +73,7 @@ NOTHING = torch.zeros(20, 3, 4, 6)
 def test_a_network_learns_to_use_its_references(kind):
     """Two videos of one colour, each with a reference of that colour and the same prompt: only the reference tells them apart."""
     torch.manual_seed(0)
-    place = Place(0, 1, torch.device("cpu"))
+    place = ProcessInfo(0, 1, torch.device("cpu"))
     settings = replace(
         SETTINGS,
         steps=60,
@@ -93,14 +93,14 @@ def test_a_network_learns_to_use_its_references(kind):
     def loss(shown):
         cpu, at = place.device, rng(0, 0, "a", "noise")
         mixed = coloured[0] | {"condition": coloured[shown]["condition"]}
-        made = examples.made(mixed, NOTHING, 0.9, at, "ignore", cpu, conditioning=kind)
+        made = examples.make_example(mixed, NOTHING, 0.9, at, "ignore", cpu, conditioning=kind)
         with torch.no_grad():
             return float(examples.loss(learner.network, made, "float32"))
 
     before = loss(0)
     for step in range(settings.steps):
         some = [SimpleNamespace(key=str(n), epoch=step, index=n, tensors=coloured[n]) for n in range(2)]
-        learner.learn(some, step)
+        learner.run(some, step)
     assert loss(0) < 0.7 * before
     assert loss(1) > 1.5 * loss(0)
 
@@ -114,7 +114,7 @@ def tensors(references):
 
 def example(kind, references=2, target="reference", **more):
     cpu = torch.device("cpu")
-    return examples.made(
+    return examples.make_example(
         tensors(references), NOTHING, 0.5, rng(0, 0, "a", "noise"), target, cpu, conditioning=kind, **more
     )
 
@@ -128,18 +128,18 @@ def test_the_video_has_the_same_noise_with_any_number_of_references():
 
 
 def test_appended_references_are_not_predicted_and_those_of_vace_are_on_demand():
-    assert example("appended").counts.tolist() == [True] * 3
-    assert example("vace").counts.tolist() == [True] * 5
-    assert example("vace", target="ignore").counts.tolist() == [False] * 2 + [True] * 3
+    assert example("appended").loss_mask.tolist() == [True] * 3
+    assert example("vace").loss_mask.tolist() == [True] * 5
+    assert example("vace", target="ignore").loss_mask.tolist() == [False] * 2 + [True] * 3
 
 
 @pytest.mark.parametrize("kind", ["appended", "vace"])
 def test_dropped_references_are_zeros_and_not_predicted(kind):
-    made = example(kind, referenced=False)
+    made = example(kind, with_references=False)
     assert made.slots == 0
     assert not made.condition[:, :16, :2].any()
-    assert made.counts[-3:].all()
-    assert not made.counts[:-3].any()
+    assert made.loss_mask[-3:].all()
+    assert not made.loss_mask[:-3].any()
 
 
 def test_a_micro_batch_with_different_numbers_of_references_is_refused():

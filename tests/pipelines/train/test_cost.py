@@ -13,7 +13,7 @@ from pipelines.train.settings import PRESETS, network_config  # noqa: E402
 
 @pytest.fixture(scope="module")
 def cost():
-    return train_cost.of_sample(network_config("14b"), *PRESETS["14b"])
+    return train_cost.sample_cost(network_config("14b"), *PRESETS["14b"])
 
 
 def test_a_sample_through_14b_costs_what_its_matrices_say(cost):
@@ -21,8 +21,8 @@ def test_a_sample_through_14b_costs_what_its_matrices_say(cost):
     tokens, dim, ffn, layers = 32_760, 5120, 13_824, 40
     linear = 2 * tokens * (4 * dim * dim + 2 * dim * dim + 2 * dim * ffn) + 2 * (512 + 771) * 2 * dim * dim
     attention = 4 * tokens * tokens * dim + 4 * tokens * (512 + 771) * dim
-    assert cost.forward == pytest.approx(layers * (linear + attention), rel=0.003)
-    assert cost.step == pytest.approx(4.461e15, rel=0.001)  # all 40 blocks, counted once
+    assert cost.forward_flops == pytest.approx(layers * (linear + attention), rel=0.003)
+    assert cost.step_flops == pytest.approx(4.461e15, rel=0.001)  # all 40 blocks, counted once
 
 
 def test_half_the_gpus_hold_twice_as_much_of_what_is_shared(cost):
@@ -51,8 +51,8 @@ def test_recomputing_keeps_a_fraction_and_context_parallelism_divides_it(cost):
 
 
 def test_the_table_says_the_papers_number_and_gpus_that_do_not_divide_are_refused(cost, monkeypatch):
-    monkeypatch.setattr(train_cost, "of_sample", lambda *args: cost)
-    text = train_cost.estimate("14b", *PRESETS["14b"], gpus=8, peak_flops=989e12, share=0.3)
+    monkeypatch.setattr(train_cost, "sample_cost", lambda *args: cost)
+    text = train_cost.estimate("14b", *PRESETS["14b"], gpus=8, peak_flops=989e12, mfu=0.3)
     assert "6,302,252,800 of   16,394,878,784" in text
     assert "s per step" in text
     with pytest.raises(ValueError, match="GPUs must be divisible by replicate x context"):

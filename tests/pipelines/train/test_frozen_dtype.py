@@ -14,14 +14,14 @@ from diffusers import WanTransformer3DModel  # noqa: E402
 
 from model_zoo.a2 import acceleration, tiny  # noqa: E402
 from model_zoo.a2 import trainable as a2_trainable  # noqa: E402
-from pipelines.process_group import Place  # noqa: E402
+from pipelines.process_group import ProcessInfo  # noqa: E402
 from pipelines.train import cost, examples, export  # noqa: E402
 from pipelines.train.optimizer_step import TrainStep, prepare_model  # noqa: E402
-from pipelines.train.settings import PRESETS, Settings, check, check_same, network_config  # noqa: E402
-from pipelines.train.trainer import network_in  # noqa: E402
+from pipelines.train.settings import PRESETS, Settings, check, check_resume, network_config  # noqa: E402
+from pipelines.train.trainer import load_network  # noqa: E402
 
 SETTINGS = Settings(global_batch_size=1, trainable="lora", lora_rank=2, mixed_precision="bfloat16", learning_rate=1e-2)
-PLACE = Place(0, 1, torch.device("cpu"))
+PLACE = ProcessInfo(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ def test_lora_is_trained_over_frozen_weights_whose_bytes_are_those_of_the_estima
     if frozen in ("int8", "fp8"):
         pytest.importorskip("torchao")
     settings = replace(SETTINGS, frozen_dtype=frozen)
-    network = prepare_model(network_in(folder, "appended", frozen), settings, PLACE)
+    network = prepare_model(load_network(folder, "appended", frozen), settings, PLACE)
     learner = TrainStep(network, torch.zeros(20, 2, 4, 6), settings, PLACE)
     before = {name: p.detach().clone() for name, p in a2_trainable.trainable(network)}
-    learner.learn([sample()], 0)
+    learner.run([sample()], 0)
     moved = [name for name, p in a2_trainable.trainable(network) if not torch.equal(p, before[name])]
     # lora_A in the first step has no gradient, because lora_B is 0
     assert len(moved) >= 12
@@ -59,12 +59,12 @@ def test_lora_is_trained_over_frozen_weights_whose_bytes_are_those_of_the_estima
     assert all(p.dtype == torch.float32 for _, p in a2_trainable.trainable(network))
 
     real = sum(stored(p.data) for p in network.parameters())
-    meta = cost.on_meta(tiny.TRANSFORMERS["appended"])
+    meta = cost.meta_network(tiny.TRANSFORMERS["appended"])
     a2_trainable.choose(meta, "lora", settings.lora_rank)
     assert real == pytest.approx(cost.weight_bytes(meta, settings), rel=0.02)
 
-    whole = network_in(folder, "appended").state_dict()
-    state = export.merged(network, whole | {n: p.detach() for n, p in a2_trainable.trainable(network)})
+    whole = load_network(folder, "appended").state_dict()
+    state = export.merge_lora(network, whole | {n: p.detach() for n, p in a2_trainable.trainable(network)})
     name = "blocks.0.attn1.to_q"
     layer = network.get_submodule(name)
     change = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
@@ -82,7 +82,7 @@ def stored(tensor) -> int:
 
 def test_the_gradient_of_lora_is_that_over_the_rounded_weights(folder):
     """bfloat16 weights and an independent float32 network with the same rounded weights."""
-    exact, rounded = network_in(folder, "appended"), network_in(folder, "appended")
+    exact, rounded = load_network(folder, "appended"), load_network(folder, "appended")
     for p in exact.parameters():
         p.data = p.data.bfloat16().float()
     gradients = []
@@ -90,14 +90,14 @@ def test_the_gradient_of_lora_is_that_over_the_rounded_weights(folder):
         torch.manual_seed(3)
         a2_trainable.choose(network, "lora", 2)
         a2_trainable.cast(network, frozen)
-        example = examples.drawn(sample(), torch.zeros(20, 2, 4, 6), SETTINGS, PLACE.device, "appended")
+        example = examples.draw_example(sample(), torch.zeros(20, 2, 4, 6), SETTINGS, PLACE.device, "appended")
         examples.loss(network, example, "bfloat16").backward()
         gradients.append(torch.cat([p.grad.flatten() for _, p in a2_trainable.trainable(network)]))
     assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[0].norm()
 
 
 def test_14b_in_bfloat16_takes_20_gb_less_and_in_8_bits_16_more():
-    network = cost.on_meta(network_config("14b"))
+    network = cost.meta_network(network_config("14b"))
     a2_trainable.choose(network, "lora", 16)
     settings = replace(PRESETS["14b"][1], trainable="lora")
     gb = {
@@ -108,7 +108,7 @@ def test_14b_in_bfloat16_takes_20_gb_less_and_in_8_bits_16_more():
     assert gb["float32"] - gb["bfloat16"] == pytest.approx(32.8, abs=0.1)
     assert gb["bfloat16"] - gb["int8"] == pytest.approx(16.4, abs=0.1)
     assert gb["int8"] == pytest.approx(gb["fp8"], abs=0.01)
-    network = cost.on_meta(network_config("14b"))
+    network = cost.meta_network(network_config("14b"))
     a2_trainable.choose(network, "cross-attention")  # 10.1 billion weights are frozen
     settings = replace(settings, trainable="cross-attention")
     less = cost.weight_bytes(network, settings) - cost.weight_bytes(network, replace(settings, frozen_dtype="bfloat16"))
@@ -124,9 +124,9 @@ def test_settings_that_do_not_fit_are_refused():
 
 def test_a_training_that_began_before_there_was_the_setting_resumes():
     before = {name: value for name, value in vars(SETTINGS).items() if name != "frozen_dtype"}
-    check_same(before, SETTINGS)
+    check_resume(before, SETTINGS)
     with pytest.raises(ValueError, match="frozen_dtype 'float32', now 'bfloat16'"):
-        check_same(before, replace(SETTINGS, frozen_dtype="bfloat16"))
+        check_resume(before, replace(SETTINGS, frozen_dtype="bfloat16"))
 
 
 def test_quantised_weights_are_saved_loaded_and_near_bfloat16(folder, tmp_path):
@@ -142,7 +142,7 @@ def test_quantised_weights_are_saved_loaded_and_near_bfloat16(folder, tmp_path):
             )
             return network(*given, return_dict=False)[0].float()
 
-    exact = run(network_in(folder, "appended").to(torch.bfloat16))
+    exact = run(load_network(folder, "appended").to(torch.bfloat16))
     for weights, most in (("int8", 0.03), ("fp8", 0.1)):
         config = acceleration.quantisation(weights)
         where = folder / "transformer"

@@ -8,10 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pipelines.process_group import Place  # noqa: E402
+from pipelines.process_group import ProcessInfo  # noqa: E402
 from pipelines.train import log as train_log  # noqa: E402
 
-CPU = Place(0, 1, torch.device("cpu"))
+CPU = ProcessInfo(0, 1, torch.device("cpu"))
 
 
 def lines(folder) -> list[dict]:
@@ -20,10 +20,10 @@ def lines(folder) -> list[dict]:
 
 def test_operations_per_second_and_their_share_of_the_peak_are_of_samples_and_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(train_log, "peak_tflops", lambda device: 400.0)
-    log = train_log.Log(tmp_path, CPU, flops_per_sample=5e12, tokens_per_sample=100)
+    log = train_log.TrainingLog(tmp_path, CPU, flops_per_sample=5e12, tokens_per_sample=100)
     for _ in range(6):
-        log.sample(1.0, 0.5, 2, ["human"])
-    log.line(1, 1.0, 1e-3)
+        log.add_sample(1.0, 0.5, 2, ["human"])
+    log.write_line(1, 1.0, 1e-3)
     log.close()
     (line,) = lines(tmp_path)
     assert line["tflops"] == pytest.approx(5 * line["samples_per_s"])
@@ -32,9 +32,9 @@ def test_operations_per_second_and_their_share_of_the_peak_are_of_samples_and_se
 
 
 def test_a_share_of_an_unknown_peak_is_not_written(tmp_path):
-    log = train_log.Log(tmp_path, CPU, flops_per_sample=5e12)
-    log.sample(1.0, 0.5, 2, [])
-    log.line(1, 1.0, 1e-3)
+    log = train_log.TrainingLog(tmp_path, CPU, flops_per_sample=5e12)
+    log.add_sample(1.0, 0.5, 2, [])
+    log.write_line(1, 1.0, 1e-3)
     log.close()
     assert "mfu" not in lines(tmp_path)[0]
 
@@ -67,9 +67,9 @@ def test_weights_and_biases_gets_what_the_file_gets_where_it_is_set_up(tmp_path,
         else:
             monkeypatch.delenv("WANDB_MODE", raising=False)
             monkeypatch.delenv("WANDB_API_KEY", raising=False)
-        log = train_log.Log(tmp_path / mode, CPU)
-        log.sample(0.25, 0.5, 1, ["object"])
-        log.line(3, 0.25, 1e-3)
+        log = train_log.TrainingLog(tmp_path / mode, CPU)
+        log.add_sample(0.25, 0.5, 1, ["object"])
+        log.write_line(3, 0.25, 1e-3)
         log.close()
         assert bool(told) == bool(mode)  # installed alone it would ask for a key and wait
     assert told == [(3, lines(tmp_path / "offline")[0]), "finished"]

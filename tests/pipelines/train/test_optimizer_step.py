@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 from diffusers import WanTransformer3DModel  # noqa: E402
 
 from model_zoo.a2 import tiny  # noqa: E402
-from pipelines.process_group import Place  # noqa: E402
+from pipelines.process_group import ProcessInfo  # noqa: E402
 from pipelines.train import examples  # noqa: E402
 from pipelines.train.optimizer_step import TrainStep, prepare_model  # noqa: E402
 from pipelines.train.settings import Settings  # noqa: E402
@@ -51,7 +51,7 @@ def test_a_pass_forward_and_back_asks_its_device_for_no_value(slots):
     """Tensors of the meta device have none: whoever asks for one gets an error here, and would wait for the GPU there."""
     settings, meta = replace(SETTINGS, reference_target=slots), torch.device("meta")
     learning = network().to(meta)
-    drawn = [examples.drawn(sample(n), torch.zeros(20, 3, 4, 6), settings, meta) for n in range(2)]
+    drawn = [examples.draw_example(sample(n), torch.zeros(20, 3, 4, 6), settings, meta) for n in range(2)]
     losses = examples.losses(learning, drawn, "float32")
     losses.sum().backward()
     assert losses.shape == (2,)
@@ -60,12 +60,15 @@ def test_a_pass_forward_and_back_asks_its_device_for_no_value(slots):
 
 def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
     learner = TrainStep(
-        prepare_model(network(), SETTINGS, Place(0, 1, CPU)), torch.zeros(20, 3, 4, 6), SETTINGS, Place(0, 1, CPU)
+        prepare_model(network(), SETTINGS, ProcessInfo(0, 1, CPU)),
+        torch.zeros(20, 3, 4, 6),
+        SETTINGS,
+        ProcessInfo(0, 1, CPU),
     )
-    before = {name: average.clone() for name, average in learner.average.items()}
+    before = {name: average.clone() for name, average in learner.ema.items()}
     seen = []
     learner.optimizer.register_step_pre_hook(lambda *_: seen.append([p.grad.clone() for p in learner.parameters]))
-    first, second = (learner.learn([sample(0), sample(1)], step) for step in (0, 1))
+    first, second = (learner.run([sample(0), sample(1)], step) for step in (0, 1))
     assert first.loss == pytest.approx(sum(loss for loss, _, _ in first.samples) / 2)
     assert [slots for _, _, slots in first.samples] == [1, 1]
     assert float(first.norms["all"]) > SETTINGS.max_grad_norm
@@ -75,7 +78,7 @@ def test_a_step_clips_once_moves_what_learns_and_lets_the_average_follow():
     of_groups = [float(norm) ** 2 for name, norm in second.norms.items() if name != "all"]
     assert sum(of_groups) ** 0.5 == pytest.approx(float(second.norms["all"]), rel=1e-5)
     now = dict(learner.network.named_parameters())
-    for name, average in learner.average.items():
+    for name, average in learner.ema.items():
         assert (average - now[name]).abs().max() < (before[name] - now[name]).abs().max()
 
 
@@ -88,7 +91,7 @@ def test_checkpointed_and_compiled_blocks_have_the_same_loss_and_gradients(monke
         learner.optimizer.register_step_pre_hook(
             lambda *_, learner=learner: seen.append(torch.cat([p.grad.flatten() for p in learner.parameters]))
         )
-        found = learner.learn([sample(0), sample(1)], 0)
+        found = learner.run([sample(0), sample(1)], 0)
         seen.append(torch.tensor(found.loss))
     one, loss, other, again = seen
     assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
@@ -96,7 +99,7 @@ def test_checkpointed_and_compiled_blocks_have_the_same_loss_and_gradients(monke
 
 
 def learner_of(settings=SETTINGS):
-    place = Place(0, 1, CPU)
+    place = ProcessInfo(0, 1, CPU)
     return TrainStep(prepare_model(network(), settings, place), torch.zeros(20, 3, 4, 6), settings, place)
 
 
@@ -104,7 +107,7 @@ def refused(learner, samples) -> str:
     """What a step says that learns nothing."""
     before = [p.detach().clone() for p in learner.parameters]
     with pytest.raises(FloatingPointError) as error:
-        learner.learn(samples, 0)
+        learner.run(samples, 0)
     now = [p.detach() for p in learner.parameters]
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, now, strict=True))
     return str(error.value)
@@ -123,7 +126,7 @@ def test_a_network_that_holds_nan_is_named_and_no_sample_is():
 
 def test_a_condition_without_references_that_holds_nan_is_named_and_no_sample_is():
     learner = learner_of(replace(SETTINGS, reference_dropout_prob=1.0))
-    learner.nothing[0, 0, 0, 0] = float("inf")
+    learner.null_condition[0, 0, 0, 0] = float("inf")
     said = refused(learner, [sample(0), sample(1)])
     assert "the condition without references, but in none of the samples" in said
     assert "s0" not in said
@@ -141,6 +144,6 @@ def test_a_tensor_with_absurd_finite_values_is_reported_before_the_weights_are_u
 
 def test_a_nan_gradient_does_not_update_the_weights(monkeypatch):
     learner = learner_of()
-    monkeypatch.setattr(learner, "clip_grad_norm", lambda groups: {"all": torch.tensor(float("inf"))})
+    monkeypatch.setattr(learner, "clip_grad_norm", lambda per_group: {"all": torch.tensor(float("inf"))})
     said = refused(learner, [sample(0), sample(1)])
     assert said.startswith("the gradient of step 1 is inf: after s0, s1")

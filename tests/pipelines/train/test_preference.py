@@ -23,11 +23,11 @@ from model_zoo.a2 import objective, tiny  # noqa: E402
 from model_zoo.a2 import trainable as a2_trainable  # noqa: E402
 from pipelines.prefer.make import make  # noqa: E402
 from pipelines.prefer.stage import Prefer  # noqa: E402
-from pipelines.process_group import Place  # noqa: E402
+from pipelines.process_group import ProcessInfo  # noqa: E402
 from pipelines.train import preference  # noqa: E402
 from pipelines.train.optimizer_step import TrainStep, prepare_model  # noqa: E402
 from pipelines.train.settings import Settings  # noqa: E402
-from pipelines.train.start import material  # noqa: E402
+from pipelines.train.start import tiny_training_data  # noqa: E402
 from pipelines.train.trainer import train  # noqa: E402
 from stages.encode.settings import Encoding  # noqa: E402
 
@@ -58,7 +58,7 @@ NOTHING = torch.zeros(20, 4, 4, 6)
 def network(seed=0):
     """A network whose adapters have an effect, as after some training."""
     torch.manual_seed(seed)
-    made = prepare_model(WanTransformer3DModel(**tiny.TRANSFORMER), SETTINGS, Place(0, 1, CPU))
+    made = prepare_model(WanTransformer3DModel(**tiny.TRANSFORMER), SETTINGS, ProcessInfo(0, 1, CPU))
     for name, parameter in made.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -67,7 +67,7 @@ def network(seed=0):
 
 def merged(adapted):
     """A plain network whose weights include the adapters: an independent policy."""
-    from pipelines.train.export import merged as merge
+    from pipelines.train.export import merge_lora as merge
 
     plain = WanTransformer3DModel(**tiny.TRANSFORMER)
     plain.load_state_dict(merge(adapted, adapted.state_dict()))
@@ -90,7 +90,7 @@ def squared_error(plain, example):
 
 def test_loss_equals_an_independent_computation():
     adapted = network()
-    pairs = [preference.drawn(sample(n), NOTHING, SETTINGS, CPU) for n in (0, 3)]
+    pairs = [preference.draw_pair(sample(n), NOTHING, SETTINGS, CPU) for n in (0, 3)]
     if pairs[0][0].image.shape != pairs[1][0].image.shape:
         raise AssertionError("both samples have the same tokens")
     compared = preference.losses(adapted, pairs, SETTINGS)
@@ -117,21 +117,21 @@ def test_the_penalty_applies_where_the_better_video_became_less_likely():
 
 def test_both_videos_have_the_same_noise_level_prompt_and_references():
     for n in range(8):
-        good, bad = preference.drawn(sample(n), NOTHING, SETTINGS, CPU)
+        good, bad = preference.draw_pair(sample(n), NOTHING, SETTINGS, CPU)
         assert good.level == bad.level
-        for name in ("noise", "condition", "text", "image", "counts"):
+        for name in ("noise", "condition", "text", "image", "loss_mask"):
             assert torch.equal(getattr(good, name), getattr(bad, name))
         assert not torch.equal(good.clean, bad.clean)
 
 
 def test_the_reference_is_the_network_without_a_second_copy():
     adapted = network()
-    learner = TrainStep(adapted, NOTHING, replace(SETTINGS, learning_rate=0.1), Place(0, 1, CPU))
-    pairs = [preference.drawn(sample(0), NOTHING, SETTINGS, CPU)]
+    learner = TrainStep(adapted, NOTHING, replace(SETTINGS, learning_rate=0.1), ProcessInfo(0, 1, CPU))
+    pairs = [preference.draw_pair(sample(0), NOTHING, SETTINGS, CPU)]
     with torch.no_grad(), preference.adapters_off(adapted):
         before = preference.errors(adapted, pairs, "float32")
     count = sum(p.numel() for p in adapted.parameters())
-    step = learner.learn([sample(0), sample(1)], 0)
+    step = learner.run([sample(0), sample(1)], 0)
     with torch.no_grad(), preference.adapters_off(adapted):
         assert torch.equal(preference.errors(adapted, pairs, "float32"), before)
     assert sum(p.numel() for p in adapted.parameters()) == count
@@ -144,10 +144,12 @@ def test_the_reference_is_the_network_without_a_second_copy():
 def test_untrained_adapters_have_no_margin_and_training_prefers_the_better_video():
     torch.manual_seed(0)
     plain = WanTransformer3DModel(**tiny.TRANSFORMER)
-    learner = TrainStep(prepare_model(plain, SETTINGS, Place(0, 1, CPU)), NOTHING, SETTINGS, Place(0, 1, CPU))
-    first = learner.learn([sample(0), sample(1)], 0)
+    learner = TrainStep(
+        prepare_model(plain, SETTINGS, ProcessInfo(0, 1, CPU)), NOTHING, SETTINGS, ProcessInfo(0, 1, CPU)
+    )
+    first = learner.run([sample(0), sample(1)], 0)
     assert first.loss == pytest.approx(math.log(2), abs=1e-5)
-    losses = [learner.learn([sample(0), sample(1)], 0).loss for _ in range(15)]
+    losses = [learner.run([sample(0), sample(1)], 0).loss for _ in range(15)]
     assert losses[-1] < 0.9 * math.log(2)
 
 
@@ -167,8 +169,8 @@ def world(tmp_path_factory) -> SimpleNamespace:
     home = tmp_path_factory.mktemp("dpo")
     packed = tiny_shards.make(home / "packed", count=4, tars=1)
     stage = Prefer(shards=str(packed), out=str(home / "pairs"), frames=13, kinds="reversed|frozen", grades="3")
-    make(stage, 0.25, say=lambda text: None)
-    tiny.save_start(home / "reference", *material(str(packed), HOW))
+    make(stage, 0.25, log=lambda text: None)
+    tiny.save_start(home / "reference", *tiny_training_data(str(packed), HOW))
     return SimpleNamespace(home=home, packed=packed, pairs=str(home / "pairs"), reference=home / "reference")
 
 
@@ -225,9 +227,9 @@ def test_bad_input_is_refused(world, trained, tmp_path):
         train(str(world.packed), tmp_path, HOW, SETTINGS, reference=world.reference)
     one = sample(9)
     with pytest.raises(ValueError, match="clip9 is not a pair"):
-        preference.drawn(replace(one, tensors={"video": one.tensors["video"]}), NOTHING, SETTINGS, CPU)
+        preference.draw_pair(replace(one, tensors={"video": one.tensors["video"]}), NOTHING, SETTINGS, CPU)
     with pytest.raises(ValueError, match=r"clip9 have other shapes, \(16, 4, 4, 6\) and \(16, 3, 4, 6\)"):
-        preference.drawn(sample(9, rejected=torch.zeros(16, 3, 4, 6)), NOTHING, SETTINGS, CPU)
+        preference.draw_pair(sample(9, rejected=torch.zeros(16, 3, 4, 6)), NOTHING, SETTINGS, CPU)
     wider = WanTransformer3DModel(**tiny.TRANSFORMER | {"num_attention_heads": 8, "added_kv_proj_dim": 320})
     with pytest.raises(ValueError, match=r"lora do not fit the reference model"):
         preference.load_adapters(wider, trained / "model")

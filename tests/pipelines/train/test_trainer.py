@@ -23,12 +23,12 @@ from a2data.store.folder import Folder  # noqa: E402
 from model_zoo.a2 import conditioning as a2_conditioning  # noqa: E402
 from model_zoo.a2 import objective, pipeline  # noqa: E402
 from model_zoo.a2 import references as a2_references  # noqa: E402
-from pipelines.process_group import Place  # noqa: E402
+from pipelines.process_group import ProcessInfo  # noqa: E402
 from pipelines.train import checkpoints as train_checkpoints  # noqa: E402
 from pipelines.train import examples as train_examples  # noqa: E402
 from pipelines.train import validation as train_validation  # noqa: E402
 from pipelines.train.settings import PRESETS, Settings  # noqa: E402
-from pipelines.train.trainer import Run, train  # noqa: E402
+from pipelines.train.trainer import Trainer, train  # noqa: E402
 
 HOW = replace(
     PRESETS["tiny"][0],
@@ -75,8 +75,8 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "model" / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
-def run_of(folder: Path, settings: Settings = SETTINGS) -> Run:
-    return Run(folder, folder / "start", HOW, settings, Place(0, 1, torch.device("cpu")))
+def run_of(folder: Path, settings: Settings = SETTINGS) -> Trainer:
+    return Trainer(folder, folder / "start", HOW, settings, ProcessInfo(0, 1, torch.device("cpu")))
 
 
 def test_where_all_samples_train_none_is_held_out(begun):
@@ -136,7 +136,9 @@ def test_drops_happen_as_often_as_said_and_differ_from_epoch_to_epoch(ready):
     sample = run.loader.batch(0)[0]
     worded, referenced = [], []
     for epoch in range(600):
-        example = train_examples.drawn(replace(sample, epoch=epoch), run.learner.nothing, settings, torch.device("cpu"))
+        example = train_examples.draw_example(
+            replace(sample, epoch=epoch), run.train_step.null_condition, settings, torch.device("cpu")
+        )
         worded.append(example.text.shape[1] > 1)
         referenced.append(example.slots > 0)
         assert bool(example.image.any()) == referenced[-1]
@@ -148,7 +150,7 @@ def test_an_example_is_the_same_on_any_process_and_another_in_another_epoch(read
     run = run_of(ready)
     sample = run.loader.batch(0)[0]
     once, again, later = (
-        train_examples.drawn(s, run.learner.nothing, SETTINGS, torch.device("cpu"))
+        train_examples.draw_example(s, run.train_step.null_condition, SETTINGS, torch.device("cpu"))
         for s in (sample, sample, replace(sample, epoch=9))
     )
     assert torch.equal(once.noise, again.noise)
@@ -170,7 +172,7 @@ def test_a_network_that_ignores_references_has_no_gap_and_one_that_copies_them_h
     for network, check in ((blind, lambda gap: gap == 0), (copying, lambda gap: gap > 0.05)):
         module = torch.nn.Linear(1, 1)  # for its device
         module.forward, module.config = network, {"in_channels": 36, "image_dim": 8}
-        found = train_validation.held_out(module, run.held_out, run.learner.nothing, "float32")
+        found = train_validation.evaluate(module, run.held_out, run.train_step.null_condition, "float32")
         assert check(found.gap)
         assert len(found.levels) == len(objective.LEVELS)
 
@@ -182,22 +184,30 @@ def test_one_pass_over_several_samples_gives_the_loss_and_gradient_of_each(ready
     alone = {**tensors, "image": tensors["image"][:17], "condition": tensors["condition"].clone()}
     alone["condition"][:4, 1] = 0
     examples = [
-        train_examples.made(
-            given, run.learner.nothing, level, np.random.default_rng(n), "reference", torch.device("cpu"), **how
+        train_examples.make_example(
+            given,
+            run.train_step.null_condition,
+            level,
+            np.random.default_rng(n),
+            "reference",
+            torch.device("cpu"),
+            **how,
         )
         for n, (given, level, how) in enumerate(
-            ((tensors, 0.2, {}), (alone, 0.7, {"worded": False}), (tensors, 0.9, {"referenced": False}))
+            ((tensors, 0.2, {}), (alone, 0.7, {"with_text": False}), (tensors, 0.9, {"with_references": False}))
         )
     ]
     assert [e.slots for e in examples] == [2, 1, 0]
 
     def seen(losses):
-        run.learner.network.zero_grad()
+        run.train_step.network.zero_grad()
         losses.sum().backward()
-        return losses.detach(), [p.grad.clone() for p in run.learner.network.parameters() if p.grad is not None]
+        return losses.detach(), [p.grad.clone() for p in run.train_step.network.parameters() if p.grad is not None]
 
-    together, gradients = seen(train_examples.losses(run.learner.network, examples, "float32"))
-    one_by_one, theirs = seen(torch.stack([train_examples.loss(run.learner.network, e, "float32") for e in examples]))
+    together, gradients = seen(train_examples.losses(run.train_step.network, examples, "float32"))
+    one_by_one, theirs = seen(
+        torch.stack([train_examples.loss(run.train_step.network, e, "float32") for e in examples])
+    )
     assert torch.allclose(together, one_by_one, rtol=1e-5)
     assert len(set(together.tolist())) == 3
     for one, other in zip(gradients, theirs, strict=True):
@@ -216,14 +226,14 @@ def test_the_learning_rate_rises_and_falls_as_said(ready):
     run = run_of(ready, replace(SETTINGS, steps=10, warmup_steps=4, decay_steps=5, learning_rate=1.0))
     rates = []
     for step in range(10):
-        rates.append(run.learner.rate(step))
+        rates.append(run.train_step.learning_rate(step))
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
 
 
 def test_two_processes_see_the_same_held_out_losses(ready):
     run = run_of(ready)
-    whole = train_validation.held_out(run.learner.network, run.held_out, run.learner.nothing, "float32")
-    again = train_validation.held_out(run.learner.network, run.held_out, run.learner.nothing, "float32")
+    whole = train_validation.evaluate(run.train_step.network, run.held_out, run.train_step.null_condition, "float32")
+    again = train_validation.evaluate(run.train_step.network, run.held_out, run.train_step.null_condition, "float32")
     assert whole == again  # noise never changes
 
 
@@ -232,7 +242,7 @@ def test_other_settings_are_refused_and_free_ones_are_not(tmp_path, ready, packe
     with pytest.raises(ValueError, match=r"started with other settings: learning_rate 0\.001, now 0\.002"):
         train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, learning_rate=0.002))
     train(str(packed), tmp_path / "run", HOW, replace(SETTINGS, steps=3, checkpoint_interval=7, log_every=2))
-    assert train_checkpoints.about(tmp_path / "run" / "checkpoints" / "step-000003")["step"] == 3
+    assert train_checkpoints.read_state(tmp_path / "run" / "checkpoints" / "step-000003")["step"] == 3
 
 
 def test_a_changed_data_set_is_refused(tmp_path, ready):
@@ -247,10 +257,10 @@ def test_nan_in_a_latent_stops_by_name_and_costs_no_checkpoint(begun, packed):
     run = run_of(begun)
     samples = run.loader.batch(0)
     samples[1].tensors["video"][0, -1, 0, 0] = float("nan")
-    before = {n: p.detach().clone() for n, p in run.learner.network.named_parameters()}
+    before = {n: p.detach().clone() for n, p in run.train_step.network.named_parameters()}
     with pytest.raises(FloatingPointError, match=rf"there is NaN or infinity in {samples[1].key} \(video\)"):
-        run.learner.learn(samples, 0)
-    assert all(torch.equal(before[n], p) for n, p in run.learner.network.named_parameters())
+        run.train_step.run(samples, 0)
+    assert all(torch.equal(before[n], p) for n, p in run.train_step.network.named_parameters())
     assert a2_conditioning.count("a2", samples[0].tensors["condition"]) == 2
 
 
@@ -284,7 +294,7 @@ def test_a_tar_that_changed_after_encoding_is_named_where_a_loss_is_not_a_number
     tar.write_bytes(data)
     damaged = run.loader.batch(0)
     with pytest.raises(FloatingPointError) as error:
-        run.learn(damaged)
+        run.run_step(damaged)
     assert f"there is NaN or infinity in {samples[1].key} (video)" in str(error.value)
     assert f"{tar} changed after encoding" in str(error.value)
     assert samples[0].key == samples[1].key or samples[0].key not in str(error.value)
@@ -294,7 +304,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, ready):
     """Another process resumes with files limited to 200 kB, as on a full disk."""
     shutil.copytree(ready, tmp_path / "run")
     run = run_of(tmp_path / "run")
-    run.checkpoints.load(*run.state())
+    run.checkpoints.load(*run.trained_state())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
@@ -316,7 +326,7 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
         folder.mkdir()
         (folder / "state.json").write_text(json.dumps({"val_loss": loss}))
     (tmp_path / "step-000009.tmp").mkdir()
-    kept.thin()
+    kept.prune()
     assert [path.name for path in kept.all()] == ["step-000002", "step-000004", "step-000005"]
     train_checkpoints.Checkpoints(tmp_path, keep=2)
     assert not (tmp_path / "step-000009.tmp").exists()  # half-written: never taken up, removed
@@ -363,12 +373,16 @@ def test_adapters_alone_learn_and_are_merged_on_export(begun, packed):
     assert all(".attn" in name and name.endswith("weight") for name in changed)
     assert (begun / "model" / "lora").is_dir()
     run = run_of(begun, settings)  # the merged network says what the adapted one says
-    run.checkpoints.load(*run.state())
-    run.learner.swap_ema_weights()
-    example = train_examples.drawn(run.loader.batch(0)[0], run.learner.nothing, SETTINGS, torch.device("cpu"))
+    run.checkpoints.load(*run.trained_state())
+    run.train_step.swap_ema_weights()
+    example = train_examples.draw_example(
+        run.loader.batch(0)[0], run.train_step.null_condition, SETTINGS, torch.device("cpu")
+    )
     merged = pipeline.load(begun / "model", dtype=torch.float32).transformer
     with torch.no_grad():
-        one, other = (train_examples.loss(n, example, "float32") for n in (run.learner.network.eval(), merged.eval()))
+        one, other = (
+            train_examples.loss(n, example, "float32") for n in (run.train_step.network.eval(), merged.eval())
+        )
     assert torch.allclose(one, other, rtol=1e-5)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2data.task_map import map_serial
-from pipelines.run.local import in_threads
+from pipelines.run.local import thread_task_map
 from stages.retrieve import join, join_gpu
 from stages.retrieve.nearest import top_k, vectors
 
@@ -149,7 +149,7 @@ def test_tiles_of_any_size_find_the_same_to_the_last_digit(block, tile):
     x, groups = clustered(50, 12, d=256), np.arange(600) // 2
     x[300:320] = x[300]  # many of one picture: ties
     expected = by_float64(x, 9, groups)
-    for spread in (map_serial, lambda *work: in_threads(3, *work)):
+    for spread in (map_serial, lambda *work: thread_task_map(3, *work)):
         found = top_k(x, x, 9, groups, groups, block, tile=tile, spread=spread)
         assert np.array_equal(found[0], expected[0])
         assert np.array_equal(found[1], expected[1])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FEWEST = 3  # pairs; the rank correlation of two is 1 or -1 whatever they are
+MIN_PAIRS = 3  # pairs; the rank correlation of two is 1 or -1 whatever they are
 
 
 def krippendorff(units: Sequence[Sequence[float]], level: str = "ordinal") -> float | None:
@@ -17,19 +17,19 @@ def krippendorff(units: Sequence[Sequence[float]], level: str = "ordinal") -> fl
     """
     paired = [list(unit) for unit in units if len(unit) > 1]
     values = sorted({value for unit in paired for value in unit})
-    together = np.zeros((len(values), len(values)))
+    coincidences = np.zeros((len(values), len(values)))
     for unit in paired:
         counts = np.array([Counter(unit)[value] for value in values], float)
-        together += (np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)
-    times = together.sum(1)
-    apart = _apart(np.array(values, float), times, level)
-    expected = (np.outer(times, times) * apart).sum()
+        coincidences += (np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)
+    totals = coincidences.sum(1)
+    differences = _squared_differences(np.array(values, float), totals, level)
+    expected = (np.outer(totals, totals) * differences).sum()
     if not expected:
         return None
-    return float(1 - (times.sum() - 1) * (together * apart).sum() / expected)
+    return float(1 - (totals.sum() - 1) * (coincidences * differences).sum() / expected)
 
 
-def _apart(values: np.ndarray, times: np.ndarray, level: str) -> np.ndarray:
+def _squared_differences(values: np.ndarray, totals: np.ndarray, level: str) -> np.ndarray:
     """Return (v, v): the squared difference of each pair of values."""
     if level == "interval":
         return (values[:, None] - values[None]) ** 2
@@ -37,8 +37,8 @@ def _apart(values: np.ndarray, times: np.ndarray, level: str) -> np.ndarray:
         return (values[:, None] != values[None]).astype(float)
     if level != "ordinal":
         raise ValueError(f"unknown level {level!r}: choose ordinal, interval or nominal")
-    before = np.cumsum(times) - times / 2  # the ratings below a value, and half of those at it
-    return (before[:, None] - before[None]) ** 2
+    ranks = np.cumsum(totals) - totals / 2  # the ratings below a value, and half of those at it
+    return (ranks[:, None] - ranks[None]) ** 2
 
 
 def correlation(a: Sequence[float], b: Sequence[float]) -> dict[str, float] | None:
@@ -46,7 +46,7 @@ def correlation(a: Sequence[float], b: Sequence[float]) -> dict[str, float] | No
 
     Returns None with fewer than three pairs, or if one of the lists is constant.
     """
-    if len(a) < FEWEST or len(set(a)) < 2 or len(set(b)) < 2:
+    if len(a) < MIN_PAIRS or len(set(a)) < 2 or len(set(b)) < 2:
         return None
     from scipy import stats
 

@@ -24,54 +24,54 @@ from pipelines.bench.a2.study import page as study
 from pipelines.bench.a2.study import ratings
 
 FRAMES = 16  # of a video that it is shown: as many as OpenS2V's judge
-LONGEST_PX = 512  # of a side of what it is shown
-AT_ONCE = 8  # requests in flight
+MAX_SIDE_PX = 512  # of a side of what it is shown
+CONCURRENCY = 8  # requests in flight
 
 
-def judged(
+def judge_videos(
     ask: Ask,
     name: str,
     cases: Sequence[Case],
     key: Mapping[str, Any],
     videos: Mapping[str, Path],
-    at_once: int = AT_ONCE,
+    concurrency: int = CONCURRENCY,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a model's form in the page's export format, and {"case/slot": why answers are missing}.
 
     ask: sends a request to the model. key: the study's key, for its slots. videos: system -> folder of its <case>.mp4.
     """
-    known = {case.id: case for case in cases}
-    asked = [
-        (known[case], slot, videos[system]) for case, slots in key["slots"].items() for slot, system in slots.items()
+    case_of = {case.id: case for case in cases}
+    requests = [
+        (case_of[case], slot, videos[system]) for case, slots in key["slots"].items() for slot, system in slots.items()
     ]
     rows, failed = [], {}
 
-    def one(case: Case, slot: str, folder: Path) -> list[dict[str, Any]] | str:
+    def judge_one(case: Case, slot: str, folder: Path) -> list[dict[str, Any]] | str:
         try:
-            scores = answered(ask, case, folder / safe_name(f"{case.id}.mp4", "id of a case"))
+            scores = judge_video(ask, case, folder / safe_name(f"{case.id}.mp4", "id of a case"))
         except (RuntimeError, ValueError) as error:
             return str(error)
         return [{"case": case.id, "slot": slot, "criterion": name, "score": score} for name, score in scores.items()]
 
-    with ThreadPoolExecutor(at_once) as pool:
-        for (case, slot, _), found in zip(asked, pool.map(lambda each: one(*each), asked), strict=True):
-            if isinstance(found, str):
-                failed[f"{case.id}/{slot}"] = found
+    with ThreadPoolExecutor(concurrency) as pool:
+        for (case, slot, _), result in zip(requests, pool.map(lambda each: judge_one(*each), requests), strict=True):
+            if isinstance(result, str):
+                failed[f"{case.id}/{slot}"] = result
             else:
-                rows += found
+                rows += result
     rater = {"name": name, "kind": "model"}
     return {"format": ratings.FORMAT, "study": key["study"], "rater": rater, "ratings": rows}, failed
 
 
-def answered(ask: Ask, case: Case, path: Path) -> dict[str, int]:
+def judge_video(ask: Ask, case: Case, path: Path) -> dict[str, int]:
     """Return {criterion: answer} for one video. Retries once after an invalid answer, then raises ValueError."""
-    messages = question(case, video.decode(path.read_bytes()))
-    for last in (False, True):
-        said = ask(messages, schema())
+    messages = make_messages(case, video.decode(path.read_bytes()))
+    for is_last in (False, True):
+        completion = ask(messages, schema())
         try:
-            return _read(said)
+            return _parse_answers(completion)
         except ValueError as error:
-            if last:
+            if is_last:
                 raise ValueError(f"the model gave no answers that the form has: {error}") from error
             messages = [
                 *messages,
@@ -80,14 +80,14 @@ def answered(ask: Ask, case: Case, path: Path) -> dict[str, int]:
     raise AssertionError
 
 
-def question(case: Case, frames: np.ndarray) -> list[dict[str, Any]]:
+def make_messages(case: Case, frames: np.ndarray) -> list[dict[str, Any]]:
     """Return the request as messages for `model_zoo.caption.endpoint`. frames: (t, h, w, 3) uint8 RGB."""
     pictures: list[dict[str, Any]] = []
     for number, element in enumerate(case.elements, 1):
         pictures.append({"type": "text", "text": f"Picture {number}, {element.role} {element.label}".strip() + ":"})
-        pictures.append(_shown(read_picture(element.path)))
-    picked = [round(n) for n in np.linspace(0, len(frames) - 1, min(FRAMES, len(frames)))]
-    asked = "\n".join(
+        pictures.append(_image_part(read_picture(element.path)))
+    indices = [round(n) for n in np.linspace(0, len(frames) - 1, min(FRAMES, len(frames)))]
+    questions = "\n".join(
         f"{name}: {c.asks} " + "; ".join(f"{score} = {anchor}" for score, anchor in c.anchors.items())
         for name, c in study.CRITERIA.items()
     )
@@ -101,8 +101,8 @@ def question(case: Case, frames: np.ndarray) -> list[dict[str, Any]]:
             "content": [
                 *pictures,
                 {"type": "text", "text": f"The text: {case.prompt}\nFrames of the video, in order:"},
-                *(_shown(frames[n]) for n in picked),
-                {"type": "text", "text": f"Answer each question by one of its numbers, as a JSON object:\n{asked}"},
+                *(_image_part(frames[n]) for n in indices),
+                {"type": "text", "text": f"Answer each question by one of its numbers, as a JSON object:\n{questions}"},
             ],
         },
     ]
@@ -114,20 +114,20 @@ def schema() -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
-def _read(said: Completion) -> dict[str, int]:
+def _parse_answers(completion: Completion) -> dict[str, int]:
     """Return the answers. Raises ValueError with a message for the model."""
-    found = re.search(r"\{.*\}", said.text, re.DOTALL)
-    if not said.whole or not found:
-        raise ValueError("it was cut off" if not said.whole else f"{said.text[:80]!r} has no JSON object")
-    data = json.loads(found[0])
+    match = re.search(r"\{.*\}", completion.text, re.DOTALL)
+    if not completion.whole or not match:
+        raise ValueError("it was cut off" if not completion.whole else f"{completion.text[:80]!r} has no JSON object")
+    data = json.loads(match[0])
     for name, criterion in study.CRITERIA.items():
         if type(data.get(name)) is not int or data[name] not in criterion.anchors:
             raise ValueError(f"{name} is {data.get(name)!r}, not one of {', '.join(map(str, criterion.anchors))}")
     return {name: data[name] for name in study.CRITERIA}
 
 
-def _shown(pixels: np.ndarray) -> dict[str, Any]:
+def _image_part(pixels: np.ndarray) -> dict[str, Any]:
     """Return an image as a part of a message."""
-    scale = LONGEST_PX / max(pixels.shape[:2])
+    scale = MAX_SIDE_PX / max(pixels.shape[:2])
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
     return {"type": "image_url", "image_url": {"url": data_url(small)}}

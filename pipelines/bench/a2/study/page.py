@@ -123,47 +123,48 @@ def make(
     Cases without any video are skipped. Raises ValueError if none is left.
     """
     key: dict[str, Any] = {"format": FORMAT, "seed": seed, "systems": list(systems), "slots": {}, "missing": {}}
-    shown = []
+    entries = []
     for case in cases:
         file = safe_name(f"{case.id}.mp4", "id of a case")
-        there = {name: path for name, home in systems.items() if (path := home / file).is_file()}
-        if lacking := [name for name in systems if name not in there]:
-            key["missing"][case.id] = lacking
-        if not there:
+        video_of = {name: path for name, folder in systems.items() if (path := folder / file).is_file()}
+        if missing := [name for name in systems if name not in video_of]:
+            key["missing"][case.id] = missing
+        if not video_of:
             continue
-        order = list(there)
+        order = list(video_of)
         random.Random(f"{seed}/{case.id}").shuffle(order)
         slots = dict(zip(_letters(len(order)), order, strict=True))
         key["slots"][case.id] = slots
         videos = {
-            slot: place(there[name].read_bytes(), str(there[name]), f"{seed}/{name}/{case.id}", out, embed)
+            slot: write_video(video_of[name].read_bytes(), str(video_of[name]), f"{seed}/{name}/{case.id}", out, embed)
             for slot, name in slots.items()
         }
         references = [{"role": e.role, "label": e.label, "picture": thumbnail(e.path)} for e in case.elements]
-        shown.append({"id": case.id, "prompt": case.prompt, "references": references, "videos": videos})
-    if not shown:
+        entries.append({"id": case.id, "prompt": case.prompt, "references": references, "videos": videos})
+    if not entries:
         raise ValueError(f"none of {', '.join(systems)} has a video named like a case, such as {cases[0].id}.mp4")
-    return write(key, shown, CRITERIA, out, title or "Which video is better?")
+    return write(key, entries, CRITERIA, out, title or "Which video is better?")
 
 
 def write(
     key: dict[str, Any],
-    shown: Sequence[Mapping[str, Any]],
+    entries: Sequence[Mapping[str, Any]],
     criteria: Mapping[str, Criterion],
     out: Path,
     title: str,
-    asked: Sequence[str] = (),
+    asked_slots: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write study.html and key.json, and return the key with the study's id.
 
-    shown: id, prompt, references and videos of each case, see `make`. asked: the slots of which the page asks; () for all.
+    entries: id, prompt, references and videos of each case, see `make`. asked_slots: the slots that the page asks about; ()
+    for all.
     """
     described = {
         name: {**c._asdict(), "anchors": {str(n): t for n, t in c.anchors.items()}} for name, c in criteria.items()
     }
-    data = {"format": FORMAT, "title": title, "criteria": described, "cases": shown}
-    if asked:
-        data["asked"] = list(asked)
+    data = {"format": FORMAT, "title": title, "criteria": described, "cases": entries}
+    if asked_slots:
+        data["asked"] = list(asked_slots)
     key["study"] = data["study"] = hashlib.sha256(json.dumps([data, key], sort_keys=True).encode()).hexdigest()[:12]
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.html").write_text(page(data))
@@ -187,9 +188,9 @@ def _letters(count: int) -> list[str]:
     return list(string.ascii_uppercase[:count])
 
 
-def place(mp4: bytes, where: str, name: str, out: Path, embed: bool) -> str:
-    """Return the source of a video on the page: a data URL, or a path relative to the page. where: for an error message."""
-    data = without_tags(mp4, where)
+def write_video(mp4: bytes, context: str, name: str, out: Path, embed: bool) -> str:
+    """Return the source of a video on the page: a data URL, or a path relative to the page. context: for an error message."""
+    data = strip_metadata(mp4, context)
     if embed:
         return data_uri(data, "video/mp4")
     file = f"media/{hashlib.sha256(name.encode()).hexdigest()[:16]}.mp4"
@@ -198,23 +199,23 @@ def place(mp4: bytes, where: str, name: str, out: Path, embed: bool) -> str:
     return file
 
 
-def without_tags(mp4: bytes, where: str) -> bytes:
+def strip_metadata(mp4: bytes, context: str) -> bytes:
     """Return an mp4 with the unchanged video stream, without metadata and sound. Raises ValueError if it is not a video."""
     target = io.BytesIO()
     try:
         with (
             open_bytes(mp4) as source,
-            av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as to,
+            av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as output,
         ):
             stream = source.streams.video[0]
-            copy = to.add_stream_from_template(stream)
+            copy = output.add_stream_from_template(stream)
             copy.metadata.clear()
             for packet in source.demux(stream):
                 if packet.dts is not None:
                     packet.stream = copy
-                    to.mux(packet)
+                    output.mux(packet)
     except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"{where} is not a video that can be copied ({error})") from error
+        raise ValueError(f"{context} is not a video that can be copied ({error})") from error
     return target.getvalue()
 
 

@@ -35,22 +35,22 @@ def read(
 
     Raises ValueError for a file of another study, an answer that is not in the form, and two files of one rater.
     """
-    found: list[Rating] = []
-    seen: dict[tuple[str, str], Path] = {}
+    ratings: list[Rating] = []
+    path_of: dict[tuple[str, str], Path] = {}
     for path in paths:
         try:
             rater, answers = _read_one(json.loads(path.read_text()), key, path, criteria)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} lacks {error}: it is not as the study's page exports it") from error
-        if rater in seen:
+        if rater in path_of:
             raise ValueError(
-                f"{path} and {seen[rater]} are both by {rater[1]!r}: leave one out, or give them two names"
+                f"{path} and {path_of[rater]} are both by {rater[1]!r}: leave one out, or give them two names"
             )
-        seen[rater] = path
+        path_of[rater] = path
         if len({answer[:5] for answer in answers}) < len(answers):
             raise ValueError(f"{path} answers a question twice")
-        found += answers
-    return found
+        ratings += answers
+    return ratings
 
 
 def _read_one(
@@ -78,7 +78,7 @@ def _rating(
         raise ValueError(f"{path}: the study shows no video {row['slot']} of {row['case']}")
     criterion = criteria.get(row["criterion"])
     if criterion is None or row["score"] not in criterion.anchors:
-        raise ValueError(f"{path}: {row['criterion']} {row['score']!r} is no answer of the form")
+        raise ValueError(f"{path}: {row['criterion']} {row['score']!r} is not an answer of the form")
     return Rating(*rater, system, row["case"], row["criterion"], row["score"])
 
 
@@ -95,11 +95,11 @@ def aggregate(
         "format": "a2-aggregate/1",
         "study": name,
         "seed": seed,
-        **{kind: _of_kind(own, scores, seed) for kind, own in kinds.items() if own},
+        **{kind: _aggregate_kind(of_kind, scores, seed) for kind, of_kind in kinds.items() if of_kind},
     }
 
 
-def _of_kind(ratings: Sequence[Rating], scores: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, Any]:
+def _aggregate_kind(ratings: Sequence[Rating], scores: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, Any]:
     means = case_means(ratings)
     systems = list(dict.fromkeys(r.system for r in ratings))
     return {
@@ -113,20 +113,22 @@ def _of_kind(ratings: Sequence[Rating], scores: Mapping[str, Mapping[str, Any]],
 
 def case_means(ratings: Iterable[Rating]) -> dict[str, dict[str, dict[str, float]]]:
     """Return system -> case -> criterion -> mean over raters, including OVERALL, the mean of the criteria."""
-    given: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    scores: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for r in ratings:
-        given[r.system, r.case, r.criterion].append(r.score)
+        scores[r.system, r.case, r.criterion].append(r.score)
     means: dict[str, dict[str, dict[str, float]]] = {}
-    for (system, case, criterion), values in given.items():
+    for (system, case, criterion), values in scores.items():
         means.setdefault(system, {}).setdefault(case, {})[criterion] = sum(values) / len(values)
     for cases in means.values():
-        for said in cases.values():
-            said[OVERALL] = sum(said.values()) / len(said)
+        for mean_of in cases.values():
+            mean_of[OVERALL] = sum(mean_of.values()) / len(mean_of)
     return means
 
 
 def _figures(cases: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, Figure]:
-    table = {case: {criterion: Measured(value) for criterion, value in said.items()} for case, said in cases.items()}
+    table = {
+        case: {criterion: Measured(value) for criterion, value in mean_of.items()} for case, mean_of in cases.items()
+    }
     # some criteria are called like metrics, of which `summary` has its own ideas
     figures = summary({case: {f"rated {k}": m for k, m in row.items()} for case, row in table.items()}, "lenient", seed)
     empty = Figure(None, note="not rated")
@@ -156,27 +158,27 @@ def correlations(
     for metric in names:
         for criterion in (*study.CRITERIA, OVERALL):
             pairs = list(_pairs(means, tables, metric, criterion))
-            found = correlation([a for a, _ in pairs], [b for _, b in pairs])
-            if found:
-                out.setdefault(metric, {})[criterion] = {**found, "n": len(pairs)}
+            coefficients = correlation([a for a, _ in pairs], [b for _, b in pairs])
+            if coefficients:
+                out.setdefault(metric, {})[criterion] = {**coefficients, "n": len(pairs)}
     return out
 
 
 def _pairs(means: Mapping, tables: Mapping[str, Table], metric: str, criterion: str) -> Iterable[tuple[float, float]]:
     for system, table in tables.items():
         for case, row in table.items():
-            said = means.get(system, {}).get(case, {}).get(criterion)
-            if said is not None and metric in row and not row[metric].skipped:
-                yield row[metric].as_number("strict"), said
+            rating = means.get(system, {}).get(case, {}).get(criterion)
+            if rating is not None and metric in row and not row[metric].skipped:
+                yield row[metric].as_number("strict"), rating
 
 
-def to_text(made: Mapping[str, Any]) -> str:
+def to_text(results: Mapping[str, Any]) -> str:
     """Return the results as text."""
     lines = []
     for kind in KINDS:
-        if kind not in made:
+        if kind not in results:
             continue
-        part = made[kind]
+        part = results[kind]
         lines.append(f"{len(part['raters'])} x {kind}, {part['ratings']} answers")
         for criterion in (*study.CRITERIA, OVERALL):
             cells = [f"{system} {_number(figures[criterion])}" for system, figures in part["means"].items()]
@@ -185,10 +187,9 @@ def to_text(made: Mapping[str, Any]) -> str:
             lines.append(f"  {criterion:24} " + "   ".join(cells) + agree)
         for metric, by in part["correlation"].items():
             if OVERALL in by:
-                found = by[OVERALL]
-                lines.append(
-                    f"  {metric}: rho {found['spearman']:+.3f}, tau {found['kendall']:+.3f} with overall, n {found['n']}"
-                )
+                coefficients = by[OVERALL]
+                rho, tau, n = (coefficients[name] for name in ("spearman", "kendall", "n"))
+                lines.append(f"  {metric}: rho {rho:+.3f}, tau {tau:+.3f} with overall, n {n}")
     return "\n".join(lines) or "no answers"
 
 

@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 
 def test_fifty_combinations_are_different_and_use_every_picture_and_category(folder):
-    made = from_pictures.draw(from_pictures.pool(folder))
+    made = from_pictures.draw(from_pictures.read_pool(folder))
     assert len(made) == len({case.elements for case in made}) == len({case.id for case in made}) == 50
     for role, count in (("human", 5), ("object", 24), ("background", 4)):
         used = [case.of(role)[0].path for case in made]
@@ -44,7 +44,7 @@ def test_fifty_combinations_are_different_and_use_every_picture_and_category(fol
 
 
 def test_the_same_seed_gives_the_same_cases_and_another_seed_others(folder):
-    pictures = from_pictures.pool(folder)
+    pictures = from_pictures.read_pool(folder)
     assert (
         from_pictures.draw(pictures, 20, 7)
         == from_pictures.draw(pictures, 20, 7)
@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_cases_and_another_seed_others(folder):
 
 
 def test_labels_come_from_the_text_the_folder_or_the_name_and_stand_in_the_prompt(folder):
-    pictures = from_pictures.pool(folder)
+    pictures = from_pictures.read_pool(folder)
     assert {element.label for element in pictures["human"]} == {"old man"}
     assert {element.label for element in pictures["background"]} == {"empty kitchen"}
     assert pictures["object"][0].label == "kind a"
@@ -86,7 +86,7 @@ def test_all_combinations_can_be_drawn_and_not_one_more(tmp_path):
     for n in range(3):
         paint(tmp_path / f"object/cup_{n}.png", 2 + n)
         paint(tmp_path / f"background/hall_{n}.png", 9 + n)
-    pictures = from_pictures.pool(tmp_path)
+    pictures = from_pictures.read_pool(tmp_path)
     assert len({case.elements for case in from_pictures.draw(pictures, 9)}) == 9
     with pytest.raises(ValueError, match="allow 9 combinations, not 10"):
         from_pictures.draw(pictures, 10)
@@ -95,11 +95,11 @@ def test_all_combinations_can_be_drawn_and_not_one_more(tmp_path):
 def test_a_role_without_a_picture_is_named(folder):
     shutil.rmtree(folder / "background")
     with pytest.raises(ValueError, match="background has no image"):
-        from_pictures.pool(folder)
+        from_pictures.read_pool(folder)
 
 
 def test_cases_come_back_from_their_folder_wherever_it_lies(folder, tmp_path):
-    made = from_pictures.draw(from_pictures.pool(folder), 6)
+    made = from_pictures.draw(from_pictures.read_pool(folder), 6)
     cases.write(made, tmp_path / "first")
     shutil.move(tmp_path / "first", tmp_path / "bench")
     shutil.rmtree(folder)
@@ -112,7 +112,7 @@ def test_cases_come_back_from_their_folder_wherever_it_lies(folder, tmp_path):
 
 
 def test_a_picture_that_was_exchanged_is_named(folder, tmp_path):
-    file = cases.write(from_pictures.draw(from_pictures.pool(folder), 2), tmp_path / "bench")
+    file = cases.write(from_pictures.draw(from_pictures.read_pool(folder), 2), tmp_path / "bench")
     one = cases.read(file)[1].elements[0].path
     paint(one, 255)
     with pytest.raises(ValueError, match=r"has changed since the case was written"):
@@ -176,7 +176,7 @@ def test_references_of_training_shards_are_found_by_bytes_and_by_pixels(tmp_path
     elements = tuple(Element("object", path) for path in (same, again, other))
     found = leakage.overlaps([Case("a", "", elements), Case("b", "", elements[2:])], [shards])
     mine = [f for f in found if f.sample == known.facts.clip_id]
-    assert {(f.case, f.picture, f.reference, f.how) for f in mine} == {
+    assert {(f.case, f.picture, f.reference, f.evidence) for f in mine} == {
         ("a", same, "ref0", "bytes"),
         ("a", again, "ref0", "pixels"),
     }

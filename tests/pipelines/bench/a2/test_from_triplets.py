@@ -69,15 +69,15 @@ def test_a_reference_from_the_same_clip_is_none_and_the_split_is_heeded(tmp_path
 def test_sources_and_identities_in_common_are_named(tmp_path):
     home = pack(tmp_path / "shards", [of(0), of(1), of(2)], "eval")
     drawn = from_triplets.draw(home, "eval", 9, 0, tmp_path)
-    assert from_triplets.shared(home, "eval", drawn, [home]) == []
+    assert from_triplets.find_shared(home, "eval", drawn, [home]) == []
     with pytest.raises(ValueError, match="give their --split"):
-        from_triplets.shared(home, "", drawn, [home])
+        from_triplets.find_shared(home, "", drawn, [home])
     twin = of(5)
     met = [replace(twin.facts.references[0], identity=200), *twin.facts.references[1:]]  # who is in triplet 2, too
     trained = pack(
         tmp_path / "trained", [replace(twin, facts=replace(twin.facts, references=met)), of(6, video_id="clip02")]
     )
-    told = from_triplets.shared(home, "eval", drawn, [trained])
+    told = from_triplets.find_shared(home, "eval", drawn, [trained])
     assert ["source clip02" in told[0], "identity 200" in told[1]] == [True, True]
     command = ["bench", "make", str(tmp_path / "bench"), "--triplets", str(home), "--split", "eval", "--against"]
     assert main([*command, str(trained)]) == 1
@@ -109,16 +109,16 @@ def test_a_picture_that_was_scaled_and_compressed_again_is_found_by_its_looks(tm
     assert leakage.overlaps(mine, [home]) == []  # neither bytes nor pixels are the same
     (found,) = leakage.overlaps(mine, [home], "phash")
     assert (found.case, found.sample, found.reference) == ("copy", "clip00-00000000", "ref0")
-    assert found.how.startswith("looks ")
+    assert found.evidence.startswith("looks ")
 
 
 def test_the_strongest_reason_is_given(tmp_path):
     home = pack(tmp_path / "shards", [with_picture(0, photo(1))])
     with Image.open(io.BytesIO(with_picture(0, photo(1)).pictures["ref0"])) as image:
         case = case_of(tmp_path / "same.png", np.asarray(image), compress_level=1)
-    assert [found.how for found in leakage.overlaps([case], [home], "phash")] == ["pixels"]
+    assert [found.evidence for found in leakage.overlaps([case], [home], "phash")] == ["pixels"]
     case.elements[0].path.write_bytes(with_picture(0, photo(1)).pictures["ref0"])
-    assert [found.how for found in leakage.overlaps([case], [home], "phash")] == ["bytes"]
+    assert [found.evidence for found in leakage.overlaps([case], [home], "phash")] == ["bytes"]
 
 
 def test_a_person_in_another_picture_is_found_by_the_face(corpus, tmp_path):
@@ -136,16 +136,16 @@ def test_a_person_in_another_picture_is_found_by_the_face(corpus, tmp_path):
         Image.fromarray(frame).save(tmp_path / f"{name}.png")
         mine.append(Case(name, "", (Element("human", tmp_path / f"{name}.png"),)))
     card = f"insightface:{corpus / 'weights/models/insightface_mini'}"
-    found = leakage.overlaps(mine, [home], faces=card)
+    found = leakage.overlaps(mine, [home], face_model=card)
     assert "again" in {each.case for each in found}
-    assert all(each.how.startswith("face ") for each in found)
-    assert {each.case: each.how for each in found}["again"] > "face 0.65"
+    assert all(each.evidence.startswith("face ") for each in found)
+    assert {each.case: each.evidence for each in found}["again"] > "face 0.65"
 
 
 def test_drawn_cases_have_no_truth(tmp_path):
     for role in cases.ROLES:
         (tmp_path / "pool" / role).mkdir(parents=True)
         Image.fromarray(photo(1)).save(tmp_path / f"pool/{role}/cup.png")
-    (case,) = from_pictures.draw(from_pictures.pool(tmp_path / "pool"), 1)
+    (case,) = from_pictures.draw(from_pictures.read_pool(tmp_path / "pool"), 1)
     (back,) = cases.read(cases.write([case], tmp_path / "bench"))
     assert back.truth is None

@@ -18,8 +18,8 @@ def scored(tmp_path):
         tmp_path / "videos/a.mp4", np.repeat(np.arange(0, 240, 40, np.uint8), 32 * 48 * 3).reshape(6, 32, 48, 3)
     )
     store = Store(str(tmp_path / "work"))
-    home = recipe.sources(store, both)
-    recipe.take(store, home, tmp_path / "videos")
+    home = recipe.write_cases(store, both)
+    recipe.import_videos(store, home, tmp_path / "videos")
     strips.write(store, home, tmp_path)
     return both, tmp_path
 
@@ -44,5 +44,5 @@ def test_the_page_shows_each_case_beside_what_was_made_of_it(scored):
     assert "ours &amp; co" in page
     assert "img-src data:" in page
     assert "2 of 2 cases" not in page
-    assert "1 of 2 cases" in leaderboard.page([], samples=grid.grid(both, {"x": home}, most=1))
+    assert "1 of 2 cases" in leaderboard.page([], samples=grid.grid(both, {"x": home}, max_cases=1))
     assert grid.grid(both, {}) is None

@@ -29,7 +29,7 @@ def signers(corpus):
 
 
 def expert(stage, **models):
-    (made,) = stages.metrics({**PROFILES["builtin"], **models}, [stage])
+    (made,) = stages.metric_stages({**PROFILES["builtin"], **models}, [stage])
     return made.load()
 
 
@@ -39,7 +39,7 @@ def test_the_same_person_is_near_and_another_far_and_two_are_distinguished(corpu
 
     def score(frames, *people):
         case = toy_bench.asked(*(toy_bench.shown("human", signers[who][0]) for who in people))
-        return ids.ask(case, toy_bench.sampled(frames))["id_consistency.insightface"]
+        return ids.measure(case, toy_bench.sampled(frames))["id_consistency.insightface"]
 
     same, other = score(signers["ann too"], "ann"), score(signers["ann too"], "bea")
     assert (same.seen, same.of) == (4, 4)
@@ -58,7 +58,7 @@ def tells_motion(flow, name):
     moving = np.stack([wide[100:356, 40 + 10 * n : 296 + 10 * n] for n in range(3)])
     still = np.repeat(moving[:1], 2, 0)
     for frames, dynamic in ((moving, 1.0), (still, 0.0)):
-        found = flow.ask(toy_bench.asked(), toy_bench.sampled(frames, 8))
+        found = flow.measure(toy_bench.asked(), toy_bench.sampled(frames, 8))
         assert found[f"dynamic_degree.{name}"].value == dynamic
         smooth = found[f"motion_smoothness.by-flow.{name}"]
         assert smooth.value > 0.95 if len(frames) > 2 else smooth.skipped
@@ -79,16 +79,18 @@ def face(side, *vector):
 
 
 def test_the_largest_face_of_a_portrait_counts_and_a_border_helps_to_find_it():
-    assert experts.portrait(lambda _: [face(10, 1, 0), face(30, 0, 1)], np.zeros((40, 40, 3), np.uint8))[1] == 1
+    assert (
+        experts.embed_largest_face(lambda _: [face(10, 1, 0), face(30, 0, 1)], np.zeros((40, 40, 3), np.uint8))[1] == 1
+    )
     sizes = []
 
     def shy(picture):
         sizes.append(picture.shape)
         return [face(5, 1, 0)] if (picture[0, 0] == 128).all() else []
 
-    assert experts.portrait(shy, np.zeros((40, 60, 3), np.uint8)) is not None
+    assert experts.embed_largest_face(shy, np.zeros((40, 60, 3), np.uint8)) is not None
     assert sizes == [(40, 60, 3), (60, 90, 3)]
-    assert experts.portrait(lambda _: [], np.zeros((40, 60, 3), np.uint8)) is None
+    assert experts.embed_largest_face(lambda _: [], np.zeros((40, 60, 3), np.uint8)) is None
 
 
 def test_things_and_places_are_measured_where_the_labels_are_found(monkeypatch):
@@ -118,7 +120,7 @@ def test_things_and_places_are_measured_where_the_labels_are_found(monkeypatch):
     load(monkeypatch, find=find, cut=cut, embed=embed)
     cup, place = toy_bench.shown("object", (250, 0, 0), "cup"), toy_bench.shown("background", (0, 200, 0))
     somebody = toy_bench.shown("human", (250, 0, 0))
-    ask = experts.grounded("find", "cut", "embed", "cpu")
+    ask = experts.subject_consistency("find", "cut", "embed", "cpu")
     found = ask(toy_bench.asked(somebody, cup, place), toy_bench.sampled(frames))
     # in the last frame the worse box alone is left, and it is green
     assert found["object_consistency"].value == pytest.approx(4 / 5)
@@ -139,12 +141,12 @@ def test_a_detector_with_classes_of_its_own_finds_what_the_labels_mean():
         seen("human", "person", 0.4),
         seen("object", "cat", 0.8),
     ]
-    assert {label: d.score for label, d in experts.by_class(here, things, people).items()} == {
+    assert {label: d.score for label, d in experts.assign_classes(here, things, people).items()} == {
         "red cup": 0.9,
         "man": 0.4,
     }
     nameless = [seen("object", "object", 0.3), seen("human", "person", 0.6), seen("human", "person", 0.7)]
-    assert {label: d.score for label, d in experts.by_class(nameless, things, people).items()} == {
+    assert {label: d.score for label, d in experts.assign_classes(nameless, things, people).items()} == {
         "man": 0.7, "woman": 0.6, "red cup": 0.3
     }  # fmt: skip
 
@@ -165,7 +167,7 @@ def test_what_is_in_the_mask_does_not_change_the_background(monkeypatch):
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     load(monkeypatch, find=boxed, cut=cut, embed=embed)
-    ask = experts.grounded("find", "cut", "embed", "cpu")
+    ask = experts.subject_consistency("find", "cut", "embed", "cpu")
     case = toy_bench.asked(toy_bench.shown("object", (9, 9, 9), "cup"), toy_bench.shown("background", ground))
     values = []
     for fill in (1, 255, rng.integers(0, 256, (40, 40, 3), np.uint8)):
@@ -186,7 +188,7 @@ def test_a_case_with_its_truth_has_a_copy_paste_score(monkeypatch):
         return [face(9, *mean)] if mean.max() > 60 else []
 
     load(monkeypatch, eye=read)
-    ask = experts.copied("eye", "cpu")
+    ask = experts.copy_paste("eye", "cpu")
     case = toy_bench.asked(toy_bench.shown("human", (250, 0, 0)), truth=b"mp4")
     case.__dict__["true_frames"] = np.full((4, 20, 20, 3), (0, 250, 0), np.uint8)
 
@@ -203,9 +205,9 @@ def test_a_case_with_its_truth_has_a_copy_paste_score(monkeypatch):
 
 
 def test_several_things_are_joined_by_the_frames_in_which_they_are_seen():
-    found = experts.joined([Measured(0.9, 1, 4), Measured(0.5, 3, 4), Measured(None, 0, 4)])
+    found = experts.pool_objects([Measured(0.9, 1, 4), Measured(0.5, 3, 4), Measured(None, 0, 4)])
     assert (found.value, found.seen, found.of) == (pytest.approx((0.9 + 3 * 0.5) / 4), 4, 12)
-    assert experts.joined([]).skipped
+    assert experts.pool_objects([]).skipped
 
 
 def test_the_scales_are_those_of_the_table(monkeypatch):
@@ -218,13 +220,13 @@ def test_the_scales_are_those_of_the_table(monkeypatch):
     made = toy_bench.sampled(np.repeat(np.array([0, 51, 0], np.uint8), 8 * 8 * 3).reshape(3, 8, 8, 3))
     case = toy_bench.asked(prompt="a cup")
     assert experts.aesthetic("head", "cpu")(case, made)["aesthetic_quality"].value == pytest.approx(0.58)
-    assert experts.words("reader", "cpu")(case, made)["text_similarity"].value == pytest.approx(25)
+    assert experts.text_similarity("reader", "cpu")(case, made)["text_similarity"].value == pytest.approx(25)
     raw = 1 - 51 / 255  # the interpolation repeats the first frame
-    assert experts.smooth("half", "cpu")(case, made)["motion_smoothness"].value == pytest.approx(
+    assert experts.motion_smoothness("half", "cpu")(case, made)["motion_smoothness"].value == pytest.approx(
         (raw - 0.706) / (0.9975 - 0.706)
     )
 
 
 def test_a_card_of_another_role_is_not_taken_for_optical_flow():
     with pytest.raises(ValueError, match="blur-effect, which has role quality"):
-        experts.dynamic("blur-effect", "cpu")
+        experts.dynamic_degree("blur-effect", "cpu")

@@ -12,13 +12,13 @@ from a2data.store.tables import Store
 from pipelines.bench.a2 import cases, stages
 from pipelines.bench.a2 import tables as recipe
 from pipelines.bench.a2.cases import Case
-from pipelines.bench.a2.profiles import PROFILES, Expert
+from pipelines.bench.a2.profiles import PROFILES, MetricGroup
 from pipelines.bench.a2.totals import Measured
 from pipelines.cli.main import main
 from pipelines.run import local
 from pipelines.run.schedule import run
 
-SHARP = stages.metrics(PROFILES["builtin"], ["quality"])
+SHARP = stages.metric_stages(PROFILES["builtin"], ["quality"])
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def videos(tmp_path):
 
 def measured(store, wanted, folder):
     """The table of these cases, and the jobs that were done for it."""
-    home = recipe.sources(store, wanted)
-    missing = recipe.take(store, home, folder)
+    home = recipe.write_cases(store, wanted)
+    missing = recipe.import_videos(store, home, folder)
     done = []
 
     def watch(event, about):
@@ -42,7 +42,7 @@ def measured(store, wanted, folder):
             done.extend(about[1].job)
 
     summary = run(SHARP, store, sorted(home.values()), local.InProcessExecutor(store), watch)
-    table, gone = recipe.table(store, wanted, home, SHARP)
+    table, gone = recipe.result_table(store, wanted, home, SHARP)
     return table, [case.id for case in gone], missing, sorted(done), summary
 
 
@@ -63,8 +63,12 @@ def test_a_video_is_measured_once_and_again_when_it_changed(videos, tmp_path):
 
 def test_a_case_keeps_its_shard_whatever_comes_before_it(tmp_path):
     store = Store(str(tmp_path / "work"))
-    assert recipe.sources(store, [Case("b", "", ()), Case("c", "", ())]) == {"b": 0, "c": 1}
-    assert recipe.sources(store, [Case("a", "", ()), Case("c", "", ()), Case("d", "", ())]) == {"a": 2, "c": 1, "d": 3}
+    assert recipe.write_cases(store, [Case("b", "", ()), Case("c", "", ())]) == {"b": 0, "c": 1}
+    assert recipe.write_cases(store, [Case("a", "", ()), Case("c", "", ()), Case("d", "", ())]) == {
+        "a": 2,
+        "c": 1,
+        "d": 3,
+    }
 
 
 def test_a_metric_that_fails_on_a_video_is_neither_found_nor_missing(videos, tmp_path, monkeypatch):
@@ -73,7 +77,7 @@ def test_a_metric_that_fails_on_a_video_is_neither_found_nor_missing(videos, tmp
             raise ValueError("it fell over")
         return {"image_quality.blur-effect": Measured(0.5)}
 
-    monkeypatch.setattr(stages.Metrics, "load", lambda self: Expert(tuple(self.names()), ask))
+    monkeypatch.setattr(stages.Metrics, "load", lambda self: MetricGroup(tuple(self.names()), ask))
     table, *_ = measured(Store(str(tmp_path / "work")), [Case("a", "", ()), Case("b", "", ())], videos)
     assert "it fell over" in table["a"]["image_quality.blur-effect"].skipped
     assert table["b"]["image_quality.blur-effect"] == Measured(0.5)

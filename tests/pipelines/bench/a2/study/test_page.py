@@ -90,7 +90,7 @@ def test_sound_is_left_out(tmp_path):
         heard = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         heard.sample_rate = 44100
         out.mux([*sound.encode(heard), *sound.encode(None), *pictures.encode(None)])
-    (tmp_path / "quiet.mp4").write_bytes(study.without_tags((tmp_path / "loud.mp4").read_bytes(), "loud.mp4"))
+    (tmp_path / "quiet.mp4").write_bytes(study.strip_metadata((tmp_path / "loud.mp4").read_bytes(), "loud.mp4"))
     with av.open(str(tmp_path / "quiet.mp4")) as quiet:
         assert [stream.type for stream in quiet.streams] == ["video"]
         assert sum(1 for _ in quiet.decode(video=0)) == 4
@@ -282,7 +282,7 @@ def test_a_model_that_fills_in_the_form_is_not_counted_as_people(tmp_path):
         ({"rater": {}}, "lacks 'name'"),
         ({"rater": {"name": "x", "kind": "parrot"}}, "a person or a model, not 'parrot'"),
         ({"ratings": [{"case": "a", "slot": "C", "criterion": "video_quality", "score": 1}]}, "no video C of a"),
-        ({"ratings": [{"case": "a", "slot": "A", "criterion": "face_consistency", "score": 2}]}, "2 is no answer"),
+        ({"ratings": [{"case": "a", "slot": "A", "criterion": "face_consistency", "score": 2}]}, "2 is not an answer"),
         ({"ratings": [{"case": "a", "slot": "A", "criterion": "video_quality", "score": 1}] * 2}, "a question twice"),
     ],
 )
