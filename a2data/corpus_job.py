@@ -27,7 +27,7 @@ BATCH = 4096  # rows that are held as records
 
 
 def run_over_all(
-    stage: Stage, model: Any, store: Store, job: tuple[int, ...], spread: TaskMap, footers: dict[str, list[Footer]]
+    stage: Stage, model: Any, store: Store, job: tuple[int, ...], task_map: TaskMap, footers: dict[str, list[Footer]]
 ) -> None:
     """Write the parts of a stage over all shards. footers: those of its inputs, table -> in the order of the shards."""
     began = time.perf_counter()
@@ -41,10 +41,10 @@ def run_over_all(
         tables = [_input(store, name, record, job, gone, spool) for name, record in stage.reads.items()]
         home = tables[0].select(sorted({"clip_id", "shard", stage.accounts_for} - {""}))
 
-        def counted_spread(*what: Any) -> Iterator[Any]:
-            return counted(spread(*what))
+        def counted_task_map(*what: Any) -> Iterator[Any]:
+            return counted(task_map(*what))
 
-        more: dict[str, Any] = {"spread": counted_spread} if stage.uses_task_map else {}
+        more: dict[str, Any] = {"task_map": counted_task_map} if stage.uses_task_map else {}
         more |= {"lookup": Lookup(store, stage.lookup_tables)} if stage.lookup_tables else {}
         more |= {"earlier": earlier} if earlier is not None else {}
         rows, others_made = _collected(stage, counted(stage.run(model, *tables, **more)), spool)

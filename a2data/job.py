@@ -36,10 +36,10 @@ def run_job(
     store: Store,
     job: tuple[int, ...],
     skip: dict[str, str] | None = None,
-    spread: TaskMap = map_serial,
+    task_map: TaskMap = map_serial,
     progress: Progress | None = None,
 ) -> None:
-    """Write the parts of a job. spread: parallel map for a stage over all shards. progress: counts the steps of units.
+    """Write the parts of a job. task_map: parallel map for a stage over all shards. progress: counts the steps of units.
 
     Several stages, all per "clip", process the shard together and share the frames of each clip. A unit that raises is recorded
     with its error in the part's footer and skipped by later stages. The same applies to a unit in `skip` (unit -> reason), which
@@ -50,13 +50,13 @@ def run_job(
     """
     progress = progress or Progress(stages[0].name())
     if stages[0].per in UNIT:
-        _do_units(stages, models, store, job[0], skip or {}, progress, spread)
+        _do_units(stages, models, store, job[0], skip or {}, progress, task_map)
         return
     (stage,), (model,) = stages, models
     footers = _demand(stage, store, job)
     if stage.per == "all":
         with progress.unit("", stage.name()):
-            run_over_all(stage, model, store, job, spread, footers)
+            run_over_all(stage, model, store, job, task_map, footers)
         return
     began = time.perf_counter()
     with progress.unit("", stage.name()):
@@ -104,10 +104,10 @@ def _do_units(
     shard: int,
     skip: dict[str, str],
     progress: Progress,
-    spread: TaskMap,
+    task_map: TaskMap,
 ) -> None:
     made_here: list[str] = []
-    partials = {stage: Partials(store, stage, shard, spread) for stage in stages if stage.uses_task_map}
+    partials = {stage: Partials(store, stage, shard, task_map) for stage in stages if stage.uses_task_map}
     missing = {}
     for stage in stages:
         _demand(stage, store, (shard,), made_here)
@@ -229,7 +229,7 @@ def _run(
 ) -> Iterator[Any]:
     """Yield what a stage yields for a unit. Nothing runs or raises before the first row is requested."""
     more: dict[str, Any] = {"source_file": SourceFiles(store).opener} if stage.opens_sources else {}
-    more |= {"spread": partials} if partials else {}
+    more |= {"task_map": partials} if partials else {}
     yield from counted(stage.run(model, *(inputs[name] for name in stage.reads), **more))
 
 

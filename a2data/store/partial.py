@@ -33,24 +33,24 @@ class Partials:
     The last argument of a task, whose `repr` tells it from others, and the resume key of the stage name its result.
     """
 
-    def __init__(self, store: Store, stage: Stage, shard: int, spread: TaskMap):
-        self.store, self.stage, self.shard, self.spread = store, stage, shard, spread
+    def __init__(self, store: Store, stage: Stage, shard: int, task_map: TaskMap):
+        self.store, self.stage, self.shard, self.task_map = store, stage, shard, task_map
         self.used = False
 
     def __call__(
-        self, work: Callable[..., Partial], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]
+        self, work: Callable[..., Partial], arguments: Sequence[Any], tasks: Sequence[tuple[int, ...]]
     ) -> Iterator[Partial]:
-        """Run the tasks whose results are not there, then yield all results in order. See a2data.task_map."""
+        """Run the tasks without a stored result, then yield all results in order. See a2data.task_map."""
         self.used = True
         folder, key = self.stage.name(), key_of(self.stage)
-        about = (key({"work": work.__name__, "task": repr(things[task[-1]])}) for task in tasks)
-        names = [f"{self.shard:05d}.{digest}{SUFFIX}" for digest in about]
-        there = set(self.store.names(folder))
-        missing = [n for n, name in enumerate(names) if name not in there]
+        digests = (key({"work": work.__name__, "task": repr(arguments[task[-1]])}) for task in tasks)
+        names = [f"{self.shard:05d}.{digest}{SUFFIX}" for digest in digests]
+        existing = set(self.store.names(folder))
+        missing = [n for n, name in enumerate(names) if name not in existing]
         keep = partial(_keep, self.store, folder, self.stage.writes, work)
-        more = [names[n] for n in missing]
-        with_names = [(*tasks[n], len(things) + place) for place, n in enumerate(missing)]
-        for _ in self.spread(keep, [*things, *more], with_names):
+        names_missing = [names[n] for n in missing]
+        with_names = [(*tasks[n], len(arguments) + index) for index, n in enumerate(missing)]
+        for _ in self.task_map(keep, [*arguments, *names_missing], with_names):
             step()
         for name in names:
             yield _load(self.store, folder, name, self.stage.writes)
@@ -67,9 +67,9 @@ def remove_partials(store: Store, folder: str, prefix: str = "") -> None:
             store.remove(folder, name)
 
 
-def _keep(store: Store, folder: str, record: type, work: Callable[..., Partial], *things: Any) -> None:
+def _keep(store: Store, folder: str, record: type, work: Callable[..., Partial], *task_arguments: Any) -> None:
     """Run a task and write its result; only its name passes between workers."""
-    *arguments, name = things
+    *arguments, name = task_arguments
     made = work(*arguments)
     table = to_table(record, made.rows()).replace_schema_metadata({FACTS: json.dumps(made.facts).encode()})
     sink = pa.BufferOutputStream()

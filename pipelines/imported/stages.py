@@ -329,7 +329,7 @@ class Retrieve(Stage):
         self, model: None, asked: pa.Table, videos: pa.Table, clips: pa.Table, *looks: pa.Table, lookup: Any
     ) -> Iterator[Reference | Reject]:
         known = corpus.assemble(looks)
-        every = np.arange(len(known.traits))
+        every = np.arange(len(known.elements))
         row_of = {element_id: row for row, element_id in enumerate(known.text("element_id", every))}
         footage = corpus.Footage(clips, lookup)
         clip_of = footage.rows(known.column("clip_id", every))
@@ -366,13 +366,13 @@ def reference(
 
     still: whether its source is one picture, whose size and surroundings tell nothing, so that they do not lower the risk.
     """
-    target, source = known.traits[target_row], known.traits[source_row]
+    target, source = known.elements[target_row], known.elements[source_row]
     rows = np.array([target_row, source_row])
     here, there = clips = pictures.clips[rows]
     footage.read(clips)
     pictures.read(rows)
-    shown = float(copies.picture_distances(footage.known[there].at([source.frame]), [footage.known[here]])[0, 0])
-    gap_s = float(footage.apart_s(clips[:1], clips[1:])[1][0])
+    shown = float(copies.picture_distances(footage.thumbs[there].take([source.frame]), [footage.thumbs[here]])[0, 0])
+    gap_s = float(footage.overlap_and_gap_s(clips[:1], clips[1:])[1][0])
     vectors = known.vector(target_row), known.vector(source_row)
     similarity = round(float(vectors[0] @ vectors[1]), 5) if vectors[0] is not None and vectors[1] is not None else -1.0
     key = (target.clip_id, target.element_id, target.kind)
@@ -381,7 +381,7 @@ def reference(
         copy_risk=1.0, rules=[], thumbnail_distance=shown, gap_s=gap_s,
     )  # fmt: skip
     pixels, pose, scale, light, place = pictures.compare(rows[:1], rows[1:])[0].tolist()
-    parts = copies.Parts(shown, pixels, pose, scale, light, place, gap_s)
+    parts = copies.CopyDistances(shown, pixels, pose, scale, light, place, gap_s)
     counted = parts._replace(scale=0.0, place=0.0) if still else parts
     risk = 1.0 if parts.frames < copies.COPY else float(copies.copy_risk(counted))
     return replace(

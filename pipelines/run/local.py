@@ -228,7 +228,7 @@ def attempt(
     store: Store,
     job: Job,
     skip: dict[str, str],
-    spread: TaskMap = map_serial,
+    task_map: TaskMap = map_serial,
     progress: Progress | None = None,
 ) -> tuple[str, bool]:
     """Run a job. Returns its error message ("" on success) and whether the models could be loaded."""
@@ -241,7 +241,7 @@ def attempt(
     try:
         for tries_left in reversed(range(MAX_WORKER_DEATHS)):
             try:
-                run_job(todo, loaded, store, job, skip, spread, progress)
+                run_job(todo, loaded, store, job, skip, task_map, progress)
                 break
             except DamagedError as error:  # retry if the part was repaired meanwhile, see Store.set_aside
                 log.error("%s", error)

@@ -1,6 +1,6 @@
 """Run jobs on a Ray cluster. Actors run the scheduled jobs; Ray places and scales them; the state is in the store.
 
-Only shard numbers, messages and the arguments of `spread` pass through Ray, never pixels. Workers read and write the store
+Only shard numbers, messages and the arguments of `task_map` pass through Ray, never pixels. Workers read and write the store
 themselves, so its root must be reachable from every node (a shared folder, or a URL such as s3://).
 """
 
@@ -67,7 +67,7 @@ def ray_task_map(
         yield from map_serial(work, things, tasks)
         return
     there = [ray.put(thing) for thing in things]
-    remote = ray.remote(_task).options(num_cpus=cpus, name="spread")
+    remote = ray.remote(_task).options(num_cpus=cpus, name="task_map")
     refs = [remote.remote(work, *(there[place] for place in task)) for task in tasks]
     mine: dict[int, Any] = {}
     last = len(refs)

@@ -120,10 +120,10 @@ class Segment(Stage):
         network: transnet.Network | None,
         videos: list[Video],
         source_file: SourceFile = in_place,
-        spread: TaskMap = map_serial,
+        task_map: TaskMap = map_serial,
     ) -> Iterator[ClipVideo | Reject]:
         for source in videos:
-            made = self.clips_by_pieces(network, source, source_file, spread)
+            made = self.clips_by_pieces(network, source, source_file, task_map)
             rows = self.clips(network, source, source_file) if made is None else made
             for row in self.with_sound(rows, source, source_file) if self.sound_hz else rows:
                 yield drop_excluded_frames(row, source)
@@ -163,7 +163,7 @@ class Segment(Stage):
                 yield no_shot(source, detector.count, detector.blank)
 
     def clips_by_pieces(
-        self, network: transnet.Network | None, source: Video, source_file: SourceFile, spread: TaskMap
+        self, network: transnet.Network | None, source: Video, source_file: SourceFile, task_map: TaskMap
     ) -> Iterator[ClipVideo | Reject] | None:
         """Return the clips of a long video like `clips`; None if it is short, or must be processed as a whole."""
         if source.duration_s < 1.5 * self.piece_s or self.decoder != "pyav":
@@ -175,7 +175,7 @@ class Segment(Stage):
             if index is None or len(index.times_s) > self.max_source_frames:
                 return None
             planned = pieces.plan(index, source, length, transnet.STRIDE * (network.at_once if network else 1))
-            found = list(spread(clips_in_piece, [self, source_file, *planned], _tasks(len(planned))))
+            found = list(task_map(clips_in_piece, [self, source_file, *planned], _tasks(len(planned))))
             joined = pieces.shots(planned, [one.facts for one in found], len(index.times_s))
             if not joined:
                 log.info("%s: its pieces do not join; it is processed as a whole", source.path)
@@ -183,7 +183,7 @@ class Segment(Stage):
             closed = {start: one for one in found for start in one.facts["closed"]}
             across = {shot: self.grid(index, shot) for shot in joined if shot.start not in closed}
             rests = [r for shot, grid in across.items() for r in pieces.rests(index, source, shot, grid, length)]
-            cut = spread(clips_across, [self, source_file, *rests], _tasks(len(rests)))
+            cut = task_map(clips_across, [self, source_file, *rests], _tasks(len(rests)))
             return self.joined(source, joined, closed, zip(rests, list(cut), strict=True))
         except (ValueError, OSError) as error:  # read as a whole, it fails the same way or was not at fault
             log.warning("%s: in pieces: %s", source.path, error)
