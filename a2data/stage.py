@@ -29,7 +29,7 @@ class Stage:
     Reference.image_sha256).
 
     A stage per "all" or "video" with `uses_task_map` gets `task_map`, a parallel map for pure calls (see a2data.task_map), which
-    uses the idle workers of a cluster. Per "video" the calls return a2data.store.partial.Partial.
+    uses the idle workers of a cluster. Per "video" the calls return a2data.store.partial.PartialResult.
 
     Such a stage may yield Arrow tables of `writes` instead of rows. With `uses_earlier` it gets `earlier`, what it kept of its
     last result (see a2data.store.earlier).

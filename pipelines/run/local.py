@@ -245,7 +245,7 @@ def attempt(
                 break
             except DamagedError as error:  # retry if the part was repaired meanwhile, see Store.set_aside
                 log.error("%s", error)
-                if not tries_left or not store.exists(*store.place(error.path)):
+                if not tries_left or not store.exists(*store.stage_and_shard(error.path)):
                     raise
     except Exception as error:
         log.warning("%s, shard %s failed", names, job[0], exc_info=True)

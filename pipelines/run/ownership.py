@@ -143,7 +143,7 @@ def claimed(
             for name in filter(SCRATCH.fullmatch, out.names()):
                 out.remove(name)
         if "owner" not in about:
-            _mark_unlisted(store, out, writer.listed(about))
+            _mark_unlisted(store, out, writer.listed_tars(about))
         if about.get("owner") != owner:
             start = about or {"format": writer.FORMAT, "samples": 0, "shards": []}
             writer.put_manifest(out, start | {"owner": owner})

@@ -121,7 +121,7 @@ def test_a_video_whose_pieces_disagree_is_processed_as_a_whole(tmp_path, monkeyp
     def spread(work, things, tasks):
         for number, made in enumerate(map_serial(work, things, tasks)):
             changed = {**made.facts, "marks": {}} if number == 1 else made.facts
-            yield partial.Partial(changed, made.rows)
+            yield partial.PartialResult(changed, made.rows)
 
     whole = Reject("feed", "as a whole")
     monkeypatch.setattr(Segment, "clips", lambda *_: [whole])
