@@ -13,13 +13,13 @@ def progress_path(stages: Sequence[Stage], shard: int) -> tuple[str, str]:
 
 
 def note_units(
-    store: Store, stages: Sequence[Stage], shard: int, in_hand: Sequence[str], share: float, parts: Sequence[Part]
+    store: Store, stages: Sequence[Stage], shard: int, in_flight: Sequence[str], fraction: float, parts: Sequence[Part]
 ) -> None:
-    about = {
-        "units": list(in_hand),
-        "share": share,  # fraction of the job's units that are done, 0 to 1
+    note = {
+        "units": list(in_flight),
+        "share": fraction,  # fraction of the job's units that are done, 0 to 1
         "done": max(p.footer.num_inputs for p in parts),
         "failed": sum(len(p.footer.failed) for p in parts),
         "rejected": sum(len(p.footer.rejected) for p in parts),
     }
-    store.write_text(json.dumps(about), *progress_path(stages, shard))
+    store.write_text(json.dumps(note), *progress_path(stages, shard))

@@ -28,8 +28,8 @@ class Stage:
     is being made. Lookup tables are not part of the resume key, so the rows in `reads` must refer to them by content (see
     Reference.image_sha256).
 
-    A stage per "all" or "video" with `uses_task_map` gets `spread`, a parallel map for pure calls (see a2data.task_map), so that
-    it does not compute alone while the rest of a cluster is idle. Per "video" the calls return a2data.store.partial.Partial.
+    A stage per "all" or "video" with `uses_task_map` gets `task_map`, a parallel map for pure calls (see a2data.task_map), which
+    uses the idle workers of a cluster. Per "video" the calls return a2data.store.partial.PartialResult.
 
     Such a stage may yield Arrow tables of `writes` instead of rows. With `uses_earlier` it gets `earlier`, what it kept of its
     last result (see a2data.store.earlier).

@@ -10,9 +10,9 @@ from typing import Any
 TaskMap = Callable[[Callable[..., Any], Sequence[Any], Sequence[tuple[int, ...]]], Iterator[Any]]
 
 
-def map_serial(work: Callable[..., Any], things: Sequence[Any], tasks: Sequence[tuple[int, ...]]) -> Iterator[Any]:
+def map_serial(work: Callable[..., Any], arguments: Sequence[Any], tasks: Sequence[tuple[int, ...]]) -> Iterator[Any]:
     """Yield the result of `work` for each task, in order. `work` must be pure: a task may run twice, or on another machine.
 
-    A task refers to its arguments by their indices in `things`, so that an object shared by many tasks is sent only once.
+    A task refers to its arguments by their indices in `arguments`, so that an object shared by many tasks is sent only once.
     """
-    return (work(*(things[place] for place in task)) for task in tasks)
+    return (work(*(arguments[index] for index in task)) for task in tasks)

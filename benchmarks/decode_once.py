@@ -82,7 +82,7 @@ def ours(source: Video) -> None:
 
 def scaled(source: Video) -> Iterator[tuple[video.Frame, clock.Planes]]:
     """Yield the frames of the clips, at their size, from a separate decode."""
-    shrink = clock.Downscaler(*clock.fit(source.width, source.height, STAGE.max_short_side_px), source.rotation)
+    shrink = clock.Downscaler(*clock.fit_size(source.width, source.height, STAGE.max_short_side_px), source.rotation)
     for shown in clock.resample_to_fps(video.read(source.path, source.stream), STAGE.fps, STAGE.max_frozen_s):
         if shown.ticks:
             yield shown.frame, shrink.planes(shown.frame.picture)
@@ -91,7 +91,7 @@ def scaled(source: Video) -> Iterator[tuple[video.Frame, clock.Planes]]:
 def shots_alone(source: Video) -> None:
     shrink, detector = clock.Downscaler(2, 2, 0), shots.ShotDetector(None)
     for frame in video.read(source.path, source.stream):
-        detector.add(shrink.tiny(frame.picture, transnet.WIDTH, transnet.HEIGHT))
+        detector.add(shrink.detector_input(frame.picture, transnet.WIDTH, transnet.HEIGHT))
     detector.finish()
 
 
@@ -116,7 +116,7 @@ def luma_and_sharpness_alone(source: Video) -> None:
 
 
 def bars_alone(source: Video) -> None:
-    clock.without_bars([planes.y for number, (_, planes) in enumerate(scaled(source)) if number % 8 == 0])
+    clock.crop_box([planes.y for number, (_, planes) in enumerate(scaled(source)) if number % 8 == 0])
 
 
 CONSUMERS = (shots_alone, clips_alone, motion_alone, luma_and_sharpness_alone, bars_alone)

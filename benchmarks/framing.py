@@ -27,7 +27,7 @@ from model_zoo.caption import measured
 from model_zoo.caption.measured import Thing
 from pipelines.films import people
 from pipelines.films.renderer import paint
-from stages.faces import Faces, fit_in_box, head_box, roll, yaw
+from stages.faces import Faces, head_box, position_score_in_box, roll, yaw
 
 HEIGHT, WIDTH = 360, 640
 NAMES = ("long_shot", "full_shot", "medium_shot", "close_up", "extreme_close_up")
@@ -102,7 +102,9 @@ def own(faces: list[roles.Face], box: measured.Box) -> list[roles.Face]:
     """Return the faces that may belong to the person, best first, by the rules of the stage `faces`."""
     stage = Faces()
     fits = [
-        (fit_in_box(face.box, box, stage.min_face_in_person), face) for face in faces if face.score >= stage.confidence
+        (position_score_in_box(face.box, box, stage.min_face_in_person), face)
+        for face in faces
+        if face.score >= stage.confidence
     ]
     return [face for well, face in sorted(fits, key=lambda pair: -pair[0]) if well > 0]
 

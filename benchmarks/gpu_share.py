@@ -169,7 +169,7 @@ def worker(
     root: str, shard: int, ahead: int, lock: Any, speed: float, start: Any, result: Any, server: Any, memory: Any
 ) -> None:
     """Process one shard, once all workers are ready. server: the pipe to `serve`; None for networks of its own."""
-    job.AHEAD = ahead
+    job.DECODE_AHEAD = ahead
     device, stage = Device(lock, speed), Detect(mask_model="sam2.1-hiera-large")
     store, models = Store(root), remote(server, memory) if server else stand_ins(device)
     with cards.names_only():  # the weights are not needed
@@ -249,8 +249,8 @@ def main() -> None:
         )
         for count in given.workers:
             before, _, _ = measure(root, count, 0, given.speed)
-            now, cpu_s, busy_s = measure(root, count, job.AHEAD, given.speed)
-            shared, shared_cpu_s, shared_busy_s = measure(root, count, job.AHEAD, given.speed, served=True)
+            now, cpu_s, busy_s = measure(root, count, job.DECODE_AHEAD, given.speed)
+            shared, shared_cpu_s, shared_busy_s = measure(root, count, job.DECODE_AHEAD, given.speed, served=True)
             each = count * clips
             allowed = min(1.0, (os.cpu_count() or 1) * busy_s / cpu_s)
             print(

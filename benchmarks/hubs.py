@@ -290,7 +290,7 @@ def measure() -> None:
                 read, frame = film.read()
                 seen = find(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)) if read else []
                 good = [
-                    f for f in seen if f.score >= gates.confidence and not gates.flaw(faces.measure(number, frame, f))
+                    f for f in seen if f.score >= gates.confidence and not gates.defect(faces.measure(number, frame, f))
                 ]
                 found += [f.embedding for f in good[:1]]
             films[path.name] = np.array(found)

@@ -65,7 +65,7 @@ def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
                 others = [s for other in tracks if other is not track for s in other]
                 marks = build.qualities(film.frames, track, others)
                 yield [
-                    Judged(s.kind, sign, mark, is_right(known, film, files[film.video_id], s), s.certainty)
+                    Judged(s.kind, sign, mark, is_right(known, film, files[film.video_id], s), s.mask_confidence)
                     for s, sign, mark in zip(track, signs[n], marks, strict=True)
                 ]
 

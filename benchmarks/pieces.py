@@ -21,7 +21,7 @@ from typing import Any
 from a2data.media import video
 from a2data.records import Video
 from a2data.store.partial import SUFFIX
-from a2data.store.source_files import in_place
+from a2data.store.source_files import open_in_place
 from a2data.store.tables import Store
 from a2data.task_map import map_serial
 from benchmarks.decode_once import make_video
@@ -93,9 +93,9 @@ def main() -> None:
         film = Video(video_id="film", path=str(path), license="", source="", label="", **facts)
         runs = {
             "one pass": partial(stage.clips, None, film),
-            "pieces": partial(stage.clips_by_pieces, None, film, in_place, map_serial),
+            "pieces": partial(stage.clips_by_pieces, None, film, open_in_place, map_serial),
             f"pieces, {given.threads} threads": partial(
-                stage.clips_by_pieces, None, film, in_place, partial(thread_task_map, given.threads)
+                stage.clips_by_pieces, None, film, open_in_place, partial(thread_task_map, given.threads)
             ),
         }
         found = {name: seconds(work) for name, work in runs.items()}

@@ -4,10 +4,11 @@
         [--reference-steps 400] [--held-out 0.3]
 
 The pairs are made from the shards by rule, and the tiny preset is trained on the shards as the reference model. Both methods
-train LoRA of the same rank with the same seeds, steps and rate. With augmentations, both videos of a pair and its references are
-recoloured and mirrored alike (stages.encode.augment); held-out pairs are not. A margin is the difference of the implicit rewards, beta / 2
-times how much more the squared error of the better video fell than that of the worse one; intervals are Student's t over held-out
-clips. The error of better videos must not rise: a model can also prefer them by making the worse ones even less likely.
+train LoRA of the same rank with the same seeds, steps and rate. With augmentations, both videos of a pair and its references
+are recoloured and mirrored alike (stages.encode.augment); held-out pairs are not. A margin is the difference of the implicit
+rewards, beta / 2 times how much more the squared error of the better video fell than that of the worse one; intervals are
+Student's t over held-out clips. The error of better videos must not rise: a model can also prefer them by making the worse ones
+even less likely.
 """
 
 import argparse

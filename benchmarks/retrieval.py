@@ -29,7 +29,7 @@ from benchmarks import hubs
 from stages.retrieve import clusters as identity
 from stages.retrieve import join as join_module
 from stages.retrieve import nearest as similarity
-from stages.retrieve.candidates import WAVE
+from stages.retrieve.candidates import TARGETS_PER_WAVE
 
 D, K = 512, 10
 COLUMNS_BYTES = 940  # measured, at the peak: benchmarks.pairing large 1000000 64 0.01
@@ -227,7 +227,7 @@ def costs() -> None:
         f"computed, not measured: one GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32, {D} dimensions; lists of 64 neighbours,"
     )
     print(
-        f"{COLUMNS_BYTES} bytes of columns for each track in memory, {WAVE:,} targets' pictures and thumbnails at a time on disk"
+        f"{COLUMNS_BYTES} bytes of columns per track in memory, pictures and thumbnails of {TARGETS_PER_WAVE:,} targets on disk"
     )
     print(
         f"  {'tracks':>12} {'exact':>9} {'one shard':>10} {'in memory':>10} {'embeddings':>11} {'lists':>8} {'index':>15}"

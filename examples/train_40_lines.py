@@ -33,7 +33,7 @@ def main(shards, out="example.pt", steps=20):
     model = torch.nn.Conv3d(7, 3, kernel_size=3, padding=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     augmentation = Augmentation(reference_drop=0.1)
-    loader = Loader(shards, seed=SEED, global_batch_size=4, buckets=[BUCKET], num_workers=2, chances=augmentation)
+    loader = Loader(shards, seed=SEED, global_batch_size=4, buckets=[BUCKET], num_workers=2, augmentation=augmentation)
     if Path(out).exists():
         saved = torch.load(out, weights_only=True)
         model.load_state_dict(saved["model"]), optimizer.load_state_dict(saved["optimizer"])

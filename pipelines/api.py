@@ -119,7 +119,7 @@ class Work:
             raise ValueError(f"unknown stage {stage!r}; the tables are {', '.join(known)}")
         parts = []
         for shard in self.store.shards(stage):
-            with self.store.opened(stage, shard) as part:
+            with self.store.open_part(stage, shard) as part:
                 rows = part.table(history.plain_columns(part.schema))
             parts.append(rows.append_column("shard", pa.array([shard] * len(rows), pa.int32())))
         return pa.concat_tables(parts, promote_options="default") if parts else pa.table({})

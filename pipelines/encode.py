@@ -30,7 +30,7 @@ from pipelines.run import local, schedule, verify
 from pipelines.run.lock import exclusive_lock
 from pipelines.run.schedule import Summary
 from stages.encode.settings import SPLITS, Encoding
-from stages.encode.stage import Encode, numbered
+from stages.encode.stage import Encode, parse_tar_name
 
 STATE = ".a2data"  # folder in the output with the tables
 
@@ -93,10 +93,10 @@ def queue(store: Store, index: Sequence[Packed], held_out: set[str], stage: str 
 
     Parts of other tars are removed, also those of `stage`. Raises ValueError for a tar that is not named like a shard.
     """
-    prefixes = sorted({numbered(row.shard)[1] for row in index})
+    prefixes = sorted({parse_tar_name(row.shard)[1] for row in index})
     rows: dict[int, list[Packed]] = defaultdict(list)
     for row in index:
-        number, prefix = numbered(row.shard)
+        number, prefix = parse_tar_name(row.shard)
         split = "held-out" if row.clip_id in held_out else "train"
         rows[number * len(prefixes) + prefixes.index(prefix)].append(replace(row, split=split))
     for table in ("pack", stage):

@@ -88,27 +88,29 @@ class Background(Stage):
         embed, fill = model
         (film,) = films
         key = f"{film.clip_id}/background"
-        looked = list(range(0, len(film.frames), self.frame_stride))
-        covered = np.stack([cover(elements, number, film.frames.shape[1:3], self.frame_stride) for number in looked])
-        covered = dilated(covered, self.dilate)
-        place = find_place(film.frames[looked], covered, self.min_static, self.min_samples, self.max_aspect)
-        coverage = float(place.clear.mean())
+        sampled = list(range(0, len(film.frames), self.frame_stride))
+        covered = np.stack(
+            [foreground_mask(elements, number, film.frames.shape[1:3], self.frame_stride) for number in sampled]
+        )
+        covered = dilate_masks(covered, self.dilate)
+        plate = find_plate(film.frames[sampled], covered, self.min_static, self.min_samples, self.max_aspect)
+        coverage = float(plate.clear.mean())
         if fill is not None:
-            place = inpainted(place, fill, self.max_inpaint, self.max_aspect)
-        x0, y0, x1, y1 = place.box
+            plate = inpaint_plate(plate, fill, self.max_inpaint, self.max_aspect)
+        x0, y0, x1, y1 = plate.box
         area = (x1 - x0) * (y1 - y0) / (film.width * film.height)
         if area < self.min_area:
             yield Reject(
                 key, "no background", f"{area:.0%} of the frame free of foreground, wanted {self.min_area:.0%}"
             )
-        elif place.purity < self.min_purity:
-            yield Reject(key, "impure background", f"purity {place.purity:.2f}, wanted {self.min_purity:.2f}")
+        elif plate.purity < self.min_purity:
+            yield Reject(key, "impure background", f"purity {plate.purity:.2f}, wanted {self.min_purity:.2f}")
         else:
-            yield self.element(f"{key}/0", film, place._replace(frame=looked[place.frame]), coverage, area, embed)
+            yield self.element(f"{key}/0", film, plate._replace(frame=sampled[plate.frame]), coverage, area, embed)
 
-    def element(self, key: str, film: ClipVideo, place: Plate, coverage: float, area: float, embed: Any) -> Element:
+    def element(self, key: str, film: ClipVideo, plate: Plate, coverage: float, area: float, embed: Any) -> Element:
         """Return the row of a background; coverage: fraction of its picture that is background and not filled."""
-        cut = cut_out(place.picture, place.clear, place.box)
+        cut = cut_out(plate.picture, plate.clear, plate.box)
         image = to_png(cut)
         (vector,) = embed([cut[..., :3]], [np.ones(cut.shape[:2], bool)])
         return Element(
@@ -117,46 +119,46 @@ class Background(Stage):
             kind="background",
             label="background",
             parent_id="",
-            frame=place.frame,
-            box=place.box,
-            confidence=place.purity,
-            mask=to_rle(place.clear),
+            frame=plate.frame,
+            box=plate.box,
+            confidence=plate.purity,
+            mask=to_rle(plate.clear),
             image=image,
             image_sha256=sha16(image),
             embedding=vector.tolist(),
             embedder=self.embedder,
-            quality=float(np.sqrt(area) * place.purity),
-            seen_frames=[place.frame],
-            seen_boxes=[place.box],
+            quality=float(np.sqrt(area) * plate.purity),
+            seen_frames=[plate.frame],
+            seen_boxes=[plate.box],
             attributes=[
                 f"coverage={coverage:.3f}",
                 f"area={area:.3f}",
-                f"purity={place.purity:.3f}",
-                f"method={place.method}",
+                f"purity={plate.purity:.3f}",
+                f"method={plate.method}",
             ],
             stamp=stamp(cut),
         )
 
 
-def cover(elements: list[Element], frame: int, shape: tuple[int, ...], reach: int) -> np.ndarray:
+def foreground_mask(elements: list[Element], frame: int, shape: tuple[int, ...], extrapolate: int) -> np.ndarray:
     """Return the foreground of a frame, (h, w) bool: masks where known (best frames), boxes elsewhere."""
     covered = np.zeros(shape, bool)
     for element in elements:
         if element.frame == frame:
             covered |= from_rle(element.mask)
-        elif box := box_at(element, frame, reach):
+        elif box := box_at(element, frame, extrapolate):
             crop(covered, box)[:] = True
     return covered
 
 
-def dilated(covered: np.ndarray, share: float) -> np.ndarray:
+def dilate_masks(covered: np.ndarray, fraction: float) -> np.ndarray:
     """Return masks, (t, h, w) bool, dilated by a fraction of the longer side: covers shadows, blurred edges and tight boxes."""
-    reach = round(share * max(covered.shape[1:]))
+    reach = round(fraction * max(covered.shape[1:]))
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * reach + 1, 2 * reach + 1))
     return np.stack([cv2.dilate(c.astype(np.uint8), kernel) > 0 for c in covered])
 
 
-def find_place(
+def find_plate(
     frames: np.ndarray, covered: np.ndarray, min_static: float, min_samples: int, max_aspect: float
 ) -> Plate:
     """Return the best background picture from these frames.
@@ -165,34 +167,34 @@ def find_place(
     """
     best = int(covered.reshape(len(covered), -1).sum(1).argmin())
     plate, agreement = median_plate(frames, covered)
-    seen = (~covered).sum(0)
-    static = float((agreement * seen).sum() / max(1, seen.sum())) >= min_static
+    num_visible = (~covered).sum(0)
+    static = float((agreement * num_visible).sum() / max(1, num_visible.sum())) >= min_static
     if static:  # even if one frame is free: the median also removes undetected passers-by
-        method, picture, clear = "plate", plate, seen >= min(min_samples, len(frames))
+        method, picture, clear = "plate", plate, num_visible >= min(min_samples, len(frames))
     else:
         method, picture, clear = "crop" if covered[best].any() else "frame", frames[best], ~covered[best]
-    x0, y0, x1, y1 = with_aspect(coarse_rectangle(clear, max_aspect), max_aspect)
+    x0, y0, x1, y1 = limit_aspect(largest_rectangle_on_grid(clear, max_aspect), max_aspect)
     agreement = agreement if static else np.ones_like(agreement)
-    pure = purity(agreement[y0:y1, x0:x1])
-    return Plate(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), pure, agreement)
+    plate_purity = purity(agreement[y0:y1, x0:x1])
+    return Plate(method, best, picture, clear, (float(x0), float(y0), float(x1), float(y1)), plate_purity, agreement)
 
 
-def inpainted(place: Plate, fill: Fill, max_share: float, max_aspect: float) -> Plate:
-    """Return the whole picture with the foreground filled; unchanged if nothing, or more than max_share, must be filled.
+def inpaint_plate(plate: Plate, fill: Fill, max_fraction: float, max_aspect: float) -> Plate:
+    """Return the whole picture with the foreground filled; unchanged if nothing, or more than max_fraction, must be filled.
 
     Its purity is that of the visible pixels, over the whole picture.
     """
-    if place.clear.all() or 1 - place.clear.mean() > max_share:
-        return place
-    height, width = place.clear.shape
-    x0, y0, x1, y1 = with_aspect((0, 0, width, height), max_aspect)
-    seen = place.clear[y0:y1, x0:x1]
-    return place._replace(
-        method=f"{place.method.replace('crop', 'frame')}+inpaint",
-        picture=fill(place.picture, ~place.clear),
-        clear=np.ones_like(place.clear),
+    if plate.clear.all() or 1 - plate.clear.mean() > max_fraction:
+        return plate
+    height, width = plate.clear.shape
+    x0, y0, x1, y1 = limit_aspect((0, 0, width, height), max_aspect)
+    visible = plate.clear[y0:y1, x0:x1]
+    return plate._replace(
+        method=f"{plate.method.replace('crop', 'frame')}+inpaint",
+        picture=fill(plate.picture, ~plate.clear),
+        clear=np.ones_like(plate.clear),
         box=(float(x0), float(y0), float(x1), float(y1)),
-        purity=purity(place.agreement[y0:y1, x0:x1][seen]),
+        purity=purity(plate.agreement[y0:y1, x0:x1][visible]),
     )
 
 
@@ -227,7 +229,7 @@ def purity(agreement: np.ndarray) -> float:
     return float((agreement > 0.5).mean()) if agreement.size else 0.0
 
 
-def coarse_rectangle(free: np.ndarray, max_aspect: float, long_px: int = 240) -> tuple[int, int, int, int]:
+def largest_rectangle_on_grid(free: np.ndarray, max_aspect: float, long_px: int = 240) -> tuple[int, int, int, int]:
     """Return `largest_rectangle` on a grid of at most `long_px` cells per side; a cell is free if all its pixels are."""
     cell = -(-max(free.shape) // long_px)
     height, width = (side // cell for side in free.shape)
@@ -262,7 +264,7 @@ def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tup
     return found
 
 
-def with_aspect(box: tuple[int, int, int, int], limit: float) -> tuple[int, int, int, int]:
+def limit_aspect(box: tuple[int, int, int, int], limit: float) -> tuple[int, int, int, int]:
     """Return the box with its longer side shortened about the centre to at most `limit` times the shorter one."""
     x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0

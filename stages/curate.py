@@ -111,9 +111,9 @@ class Curate(Stage):
 def flags_of(text: str) -> list[str]:
     """Parse "too short|repeated". Raises ValueError for an unknown flag."""
     flags = [flag.strip() for flag in text.split("|") if flag.strip()]
-    if unknown := sorted({*flags} - {*caption_flags.NAMES}):
+    if unknown := sorted({*flags} - {*caption_flags.FLAGS}):
         raise ValueError(
-            f"curate.drop_captions {text!r}: {unknown[0]!r} is not one of {', '.join(caption_flags.NAMES)}"
+            f"curate.drop_captions {text!r}: {unknown[0]!r} is not one of {', '.join(caption_flags.FLAGS)}"
         )
     return flags
 

@@ -18,7 +18,7 @@ class Models(NamedTuple):
     embedder: Callable
     masks: Callable | None = None
     tracker: Callable | None = None
-    judge: build.Judge | None = None  # of the detector's masks
+    mask_scorer: build.MaskScorer | None = None  # of the detector's masks
 
 
 @dataclass(frozen=True)
@@ -83,28 +83,28 @@ class Detect(Stage):
 
     def tracks(self, models: Models, film: ClipVideo) -> tuple[list[build.Track], list[Reject]]:
         """Return the tracks of a clip that become elements, and the rejections of the others."""
-        samples = build.sampled(len(film.frames), self.frame_stride)
-        found = models.detector(film.frames[samples])
-        sightings = [
-            build.sighted(
+        samples = build.sample_frames(len(film.frames), self.frame_stride)
+        detections_of_frames = models.detector(film.frames[samples])
+        observations = [
+            build.observe(
                 film.frames[frame], frame, [d for d in detections if d.score >= self.confidence], models.embedder
             )
-            for frame, detections in zip(samples, found, strict=True)
+            for frame, detections in zip(samples, detections_of_frames, strict=True)
         ]
-        tracks = build.merge_duplicates(build.track(sightings, models.tracker))
+        tracks = build.merge_duplicates(build.track(observations, models.tracker))
         limits = build.Limits(
             self.min_area, self.max_area, self.min_side_px, self.min_track_coverage, self.max_elements
         )
-        refusals = build.judge(tracks, len(samples), limits)
+        reasons = build.reject_reasons(tracks, len(samples), limits)
         rejects = [
-            Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", *refusal)
-            for track, refusal in zip(tracks, refusals, strict=True)
-            if refusal is not None
+            Reject(f"{film.clip_id}/{track[0].kind}@{track[0].frame}", *reason)
+            for track, reason in zip(tracks, reasons, strict=True)
+            if reason is not None
         ]
-        return [track for track, refusal in zip(tracks, refusals, strict=True) if refusal is None], rejects
+        return [track for track, reason in zip(tracks, reasons, strict=True) if reason is None], rejects
 
     def _elements(self, models: Models, film: ClipVideo) -> Iterator[Element | Reject]:
-        kept, rejects = self.tracks(models, film)
+        accepted, rejects = self.tracks(models, film)
         yield from rejects
-        recut = build.MaskRefiner(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
-        yield from build.elements(film, kept, self.embedder, recut, judge_masks=models.judge)
+        mask_refiner = build.MaskRefiner(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
+        yield from build.elements(film, accepted, self.embedder, mask_refiner, score_masks=models.mask_scorer)

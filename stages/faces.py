@@ -14,14 +14,16 @@ from a2data.stage import Stage
 from model_zoo import cards, roles
 from model_zoo.faces import head_outline
 
-LOOKS = 4  # fewest frames sampled in a short clip
-GAP = 2  # sampled frames in which a face may be missed
+MIN_SAMPLES = 4  # fewest frames sampled in a short clip
+MAX_GAP = 2  # sampled frames in which a face may be missed
 # Corners around a head with much hair, across and down from the middle of the eyes in eye-to-mouth distances; the chin is at 1.8.
-ROOM = ((-1.9, 1.8), (-1.9, -1.6), (-1.2, -3.0), (1.2, -3.0), (1.9, -1.6), (1.9, 1.8))
-LEVEL = 0.5  # nose of a level head, as a fraction of the way from eyes to mouth; medians of 13 clips are 0.30 to 0.58
+HEAD_CORNERS = ((-1.9, 1.8), (-1.9, -1.6), (-1.2, -3.0), (1.2, -3.0), (1.9, -1.6), (1.9, 1.8))
+LEVEL_NOSE = (
+    0.5  # nose of a level head, as a fraction of the way from eyes to mouth; medians of 13 clips are 0.30 to 0.58
+)
 
 
-class Sighting(NamedTuple):
+class FaceObservation(NamedTuple):
     """A measured face in one frame."""
 
     frame: int
@@ -33,7 +35,7 @@ class Sighting(NamedTuple):
     quality: float  # 0 to 1, see `quality`
 
 
-Track = list[Sighting]  # ascending in frame
+Track = list[FaceObservation]  # ascending in frame
 
 
 @dataclass(frozen=True)
@@ -85,28 +87,30 @@ class Faces(Stage):
         (film,) = films
         people = [e for e in elements if e.kind == "human"]
         frames = film.frames
-        step = min(self.frame_stride, max(5, len(frames) // LOOKS))  # more frames add no information
-        looked = sorted({*range(0, len(frames), step), *(p.frame for p in people)})
-        sightings = [
+        step = min(self.frame_stride, max(5, len(frames) // MIN_SAMPLES))  # more frames add no information
+        sampled = sorted({*range(0, len(frames), step), *(p.frame for p in people)})
+        observations = [
             [measure(number, frames[number], face) for face in model(frames[number]) if face.score >= self.confidence]
-            for number in looked
+            for number in sampled
         ]
-        tracks = follow(sightings)
-        owned = give([downweight_outliers(t) for t in tracks], people, self.min_face_in_person, reach=self.frame_stride)
-        for number, (track, person) in enumerate(owned):
+        tracks = link_tracks(observations)
+        faces = assign_to_people(
+            [downweight_outliers(t) for t in tracks], people, self.min_face_in_person, extrapolate=self.frame_stride
+        )
+        for number, (track, person) in enumerate(faces):
             key = f"{film.clip_id}/face/{number}"
-            if len(track) < min(self.min_seen, len(looked)):
-                yield Reject(key, "face seen once", f"in {len(track)} of {len(looked)} frames, wanted {self.min_seen}")
+            if len(track) < min(self.min_seen, len(sampled)):
+                yield Reject(key, "face seen once", f"in {len(track)} of {len(sampled)} frames, wanted {self.min_seen}")
             else:
                 yield self.element(key, film, track, person)
 
     def element(self, key: str, film: ClipVideo, track: Track, person: Element | None) -> Element:
         """Return the row of one face."""
-        good = [s for s in track if not self.flaw(s)]
-        best = best_sighting(good or track, person)
+        good = [s for s in track if not self.defect(s)]
+        best = best_observation(good or track, person)
         frame = film.frames[best.frame]
-        known = person is not None and person.frame == best.frame
-        mask = head_mask(frame, best.face, from_rle(person.mask) if person and known else None)
+        has_mask = person is not None and person.frame == best.frame
+        mask = head_mask(frame, best.face, from_rle(person.mask) if person and has_mask else None)
         box = bounds(mask)
         cut = cut_out(frame, mask, box)
         image = to_png(cut)
@@ -137,21 +141,21 @@ class Faces(Stage):
             quality=best.quality,
             seen_frames=[s.frame for s in track],
             seen_boxes=[head_box(s.face.landmarks, *frame.shape[:2]) for s in track],
-            attributes=attributes if good else [*attributes, f"poor={self.flaw(best)}"],
+            attributes=attributes if good else [*attributes, f"poor={self.defect(best)}"],
             stamp=stamp(cut),
         )
 
-    def flaw(self, sighting: Sighting) -> str:
-        """Return why this sighting must not enter an identity: "small", "turned", "raised", "lowered", "blurred"; else ""."""
-        face = sighting.face
+    def defect(self, observation: FaceObservation) -> str:
+        """Return why this observation must not enter an identity: "small", "turned", "raised", "lowered", "blurred"; else ""."""
+        face = observation.face
         pitch_deg, yaw_deg, _ = face.pose or (0.0, 0.0, 0.0)
         if side(face.box) < self.min_face_px or eyes(face.landmarks) < self.min_eyes_px:
             return "small"
-        if abs(sighting.yaw) > self.max_yaw or abs(yaw_deg) > self.max_turn_deg:
+        if abs(observation.yaw) > self.max_yaw or abs(yaw_deg) > self.max_turn_deg:
             return "turned"
-        if abs(sighting.pitch) > self.max_pitch or abs(pitch_deg) > self.max_turn_deg:
-            return "raised" if sighting.pitch > 0 else "lowered"
-        return "blurred" if sighting.sharpness < self.min_sharpness else ""
+        if abs(observation.pitch) > self.max_pitch or abs(pitch_deg) > self.max_turn_deg:
+            return "raised" if observation.pitch > 0 else "lowered"
+        return "blurred" if observation.sharpness < self.min_sharpness else ""
 
 
 def side(box: Box) -> float:
@@ -159,11 +163,11 @@ def side(box: Box) -> float:
     return min(box[2] - box[0], box[3] - box[1])
 
 
-def measure(number: int, frame: np.ndarray, face: roles.Face) -> Sighting:
+def measure(number: int, frame: np.ndarray, face: roles.Face) -> FaceObservation:
     """Return a face in frame `number`, (h, w, 3) uint8 RGB, with its pose, sharpness and quality."""
-    turn, nod, sharp = yaw(face.landmarks), pitch(face.landmarks), sharpness(frame, face.box)
-    good = quality(side(face.box), sharp, turn, nod, face.score)
-    return Sighting(number, face, turn, nod, roll(face.landmarks), sharp, good)
+    yaw_value, pitch_value, sharpness_value = yaw(face.landmarks), pitch(face.landmarks), sharpness(frame, face.box)
+    quality_value = quality(side(face.box), sharpness_value, yaw_value, pitch_value, face.score)
+    return FaceObservation(number, face, yaw_value, pitch_value, roll(face.landmarks), sharpness_value, quality_value)
 
 
 def eyes(landmarks: np.ndarray) -> float:
@@ -189,7 +193,7 @@ def pitch(landmarks: np.ndarray) -> float:
     """
     middle, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     down = mouth - middle
-    return LEVEL - float((landmarks[2] - middle) @ down / max(float(down @ down), 1e-6))
+    return LEVEL_NOSE - float((landmarks[2] - middle) @ down / max(float(down @ down), 1e-6))
 
 
 def roll(landmarks: np.ndarray) -> float:
@@ -206,17 +210,17 @@ def sharpness(frame: np.ndarray, box: Box) -> float:
     return float(cv2.Laplacian(face, cv2.CV_64F).var())
 
 
-def quality(side_px: float, sharp: float, turn: float, nod: float, score: float) -> float:
+def quality(side_px: float, sharpness: float, yaw: float, pitch: float, score: float) -> float:
     """Return size x sharpness x frontality x score, 0 to 1. A sharp, frontal face of 160 px has about 0.8."""
-    frontal = max(0.0, 1 - abs(turn)) * max(0.0, 1 - max(0.0, abs(nod) - 0.15))
-    return float(min(1.0, side_px / 160) * sharp / (sharp + 50) * frontal * score)
+    frontal = max(0.0, 1 - abs(yaw)) * max(0.0, 1 - max(0.0, abs(pitch) - 0.15))
+    return float(min(1.0, side_px / 160) * sharpness / (sharpness + 50) * frontal * score)
 
 
-def follow(sightings: list[list[Sighting]]) -> list[Track]:
-    """Link sightings, one list per sampled frame, into tracks by position alone: faces of one network are all alike."""
-    no_looks = [np.zeros((len(found), 0), np.float32) for found in sightings]
-    tracks = associate([[s.face.box for s in found] for found in sightings], no_looks, GAP)
-    return [[sightings[t][i] for t, i in track] for track in tracks]
+def link_tracks(observations: list[list[FaceObservation]]) -> list[Track]:
+    """Link observations, one list per sampled frame, into tracks by position alone: faces of one network are all alike."""
+    no_embeddings = [np.zeros((len(of_frame), 0), np.float32) for of_frame in observations]
+    tracks = associate([[s.face.box for s in of_frame] for of_frame in observations], no_embeddings, MAX_GAP)
+    return [[observations[t][i] for t, i in track] for track in tracks]
 
 
 def downweight_outliers(track: Track) -> Track:
@@ -228,19 +232,19 @@ def downweight_outliers(track: Track) -> Track:
     vectors = np.stack([s.face.embedding for s in track])
     mean = vectors.mean(0)
     distance = 1 - vectors @ (mean / np.linalg.norm(mean))
-    trust = np.minimum(1, (np.median(distance) + 1e-3) / (distance + 1e-3))
-    return [s._replace(quality=float(s.quality * t)) for s, t in zip(track, trust, strict=True)]
+    weights = np.minimum(1, (np.median(distance) + 1e-3) / (distance + 1e-3))
+    return [s._replace(quality=float(s.quality * t)) for s, t in zip(track, weights, strict=True)]
 
 
-def give(
-    tracks: list[Track], people: list[Element], min_inside: float, reach: int
+def assign_to_people(
+    tracks: list[Track], people: list[Element], min_inside: float, extrapolate: int
 ) -> list[tuple[Track, Element | None]]:
     """Return every track with its person, or None; the tracks of one person are merged, so that each person has one face.
 
     The best pairs are assigned first; a person whose face is already in a frame gets no second one there.
     """
     ranking = sorted(
-        (-fit(track, person, min_inside, reach), t, p)
+        (-position_score(track, person, min_inside, extrapolate), t, p)
         for t, track in enumerate(tracks)
         for p, person in enumerate(people)
     )
@@ -256,17 +260,17 @@ def give(
     ]
 
 
-def fit(track: Track, person: Element, min_inside: float, reach: int) -> float:
+def position_score(track: Track, person: Element, min_inside: float, extrapolate: int) -> float:
     """Return how well a face fits its expected position in a person's box, 0 to 1: near the middle of the upper edge."""
-    fits = []
-    for sighting in track:
-        box = box_at(person, sighting.frame, reach)
+    scores = []
+    for observation in track:
+        box = box_at(person, observation.frame, extrapolate)
         if box is not None:
-            fits.append(fit_in_box(sighting.face.box, box, min_inside))
-    return float(np.mean(fits)) if fits else 0.0
+            scores.append(position_score_in_box(observation.face.box, box, min_inside))
+    return float(np.mean(scores)) if scores else 0.0
 
 
-def fit_in_box(face: Box, person: Box, min_inside: float) -> float:
+def position_score_in_box(face: Box, person: Box, min_inside: float) -> float:
     """Return how well a face fits a person's box in one frame, 0 to 1; 0 if less than `min_inside` of it is inside."""
     width = min(face[2], person[2]) - max(face[0], person[0])
     height = min(face[3], person[3]) - max(face[1], person[1])
@@ -278,16 +282,18 @@ def fit_in_box(face: Box, person: Box, min_inside: float) -> float:
     return inside * (1 - min(across, 1)) * (1 - min(down, 1))
 
 
-def best_sighting(track: Track, person: Element | None) -> Sighting:
+def best_observation(track: Track, person: Element | None) -> FaceObservation:
     """Return the sighting of highest quality; the one in the person's best frame, where a mask exists, if nearly as good."""
     best = max(track, key=lambda s: (s.quality, -s.frame))
-    here = [s for s in track if person is not None and s.frame == person.frame and s.quality >= 0.6 * best.quality]
-    return here[0] if here else best
+    in_mask_frame = [
+        s for s in track if person is not None and s.frame == person.frame and s.quality >= 0.6 * best.quality
+    ]
+    return in_mask_frame[0] if in_mask_frame else best
 
 
-def mean_embedding(sightings: list[Sighting]) -> list[float]:
+def mean_embedding(observations: list[FaceObservation]) -> list[float]:
     """Return the quality-weighted mean of unit vectors, at unit length; it is more stable than any single frame."""
-    total = np.sum([s.quality * s.face.embedding for s in sightings], axis=0)
+    total = np.sum([s.quality * s.face.embedding for s in observations], axis=0)
     return (total / np.linalg.norm(total)).astype(np.float32).tolist()
 
 
@@ -314,19 +320,19 @@ def head_mask(frame: np.ndarray, face: roles.Face, person: np.ndarray | None) ->
 
     person: (h, w) bool mask; one that misses most of the head is ignored, and the head is cut out by its colours.
     """
-    around = head_ellipse(face.landmarks)
-    head = head_outline.ellipse(*around, frame.shape)
+    ellipse_parameters = head_ellipse(face.landmarks)
+    head = head_outline.ellipse(*ellipse_parameters, frame.shape)
     if person is not None and (head & person).sum() >= 0.4 * head.sum():
-        head = person & room(face.landmarks, frame.shape)
+        head = person & head_area(face.landmarks, frame.shape)
     else:
-        head = head_outline.outline(frame, *around)
+        head = head_outline.outline(frame, *ellipse_parameters)
     if face.jaw is not None:
-        kept = head & ~below(face.jaw, face.landmarks, frame.shape)
-        head = kept if kept.any() else head
+        above_jaw = head & ~below_jaw(face.jaw, face.landmarks, frame.shape)
+        head = above_jaw if above_jaw.any() else head
     return head_outline.whole(head)
 
 
-def room(landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def head_area(landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return where the head of a person's mask is, (h, w) bool: from the chin up, as wide and high as much hair or a hat is.
 
     Wider than `head_ellipse`, which cuts long hair at a slant.
@@ -334,11 +340,11 @@ def room(landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     down = mouth - eyes
     across = np.array([down[1], -down[0]])
-    corners = [eyes + x * across + y * down for x, y in ROOM]
+    corners = [eyes + x * across + y * down for x, y in HEAD_CORNERS]
     return cv2.fillPoly(np.zeros(shape[:2], np.uint8), [np.rint(corners).astype(np.int32)], 1) > 0
 
 
-def below(jaw: np.ndarray, landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def below_jaw(jaw: np.ndarray, landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return what is below a jaw, along the line from the eyes to the mouth: the neck and the chest, (h, w) bool."""
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     down = 4 * (mouth - eyes)

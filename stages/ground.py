@@ -14,7 +14,7 @@ from a2data.records import Caption, ClipVideo, Element, Kept, Reject
 from a2data.stage import Stage
 from model_zoo import cards
 
-VAGUE = frozenset(("object", "thing", "item", ""))  # nouns too vague to search for
+VAGUE_NOUNS = frozenset(("object", "thing", "item", ""))  # nouns too vague to search for
 
 
 class Models(NamedTuple):
@@ -93,64 +93,68 @@ class Ground(Stage):
         caption_of = {caption.clip_id: caption for caption in captions}
         for film in films:
             known = [e for e in detected if e.clip_id == film.clip_id]
-            nouns = wanted(caption_of[film.clip_id], known)[: self.max_nouns] if film.clip_id in caption_of else []
+            nouns = (
+                missing_nouns(caption_of[film.clip_id], known)[: self.max_nouns] if film.clip_id in caption_of else []
+            )
             if nouns:
                 yield from self._elements(Models(*models), film, nouns, known)
 
     def _elements(
         self, models: Models, film: ClipVideo, nouns: list[str], known: list[Element]
     ) -> Iterator[Element | Reject]:
-        samples = build.sampled(len(film.frames), self.frame_stride)
-        found = models.finder(film.frames[samples], nouns)
-        sightings = [
-            build.sighted(
+        samples = build.sample_frames(len(film.frames), self.frame_stride)
+        detections_of_frames = models.finder(film.frames[samples], nouns)
+        observations = [
+            build.observe(
                 film.frames[frame],
                 frame,
                 [d._replace(kind="object") for d in detections if d.score >= self.confidence],
                 models.embedder,
             )
-            for frame, detections in zip(samples, found, strict=True)
+            for frame, detections in zip(samples, detections_of_frames, strict=True)
         ]
-        tracks = build.track(sightings)
-        already = {id(track): where for track in tracks if (where := self._known(track, known))}
-        new = [track for track in tracks if id(track) not in already]
+        tracks = build.track(observations)
+        found_before = {id(track): match for track in tracks if (match := self._already_found(track, known))}
+        new_tracks = [track for track in tracks if id(track) not in found_before]
         limits = build.Limits(
             self.min_area, self.max_area, self.min_side_px, self.min_track_coverage, self.max_elements
         )
-        refusals = build.judge(new, len(samples), limits)
+        reasons = build.reject_reasons(new_tracks, len(samples), limits)
         for track in tracks:
-            why = already.get(id(track)) or next(r for t, r in zip(new, refusals, strict=True) if t is track)
-            if why is not None:
-                yield Reject(f"{film.clip_id}/{build.majority(track)}@{track[0].frame}", *why)
-        fit = [track for track, refusal in zip(new, refusals, strict=True) if refusal is None]
-        recut = build.MaskRefiner(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
-        taken = Counter(e.kind for e in known)  # numbering continues from that of `detect`
-        yield from build.elements(film, fit, self.embedder, recut, taken)
+            rejection = found_before.get(id(track)) or next(
+                r for t, r in zip(new_tracks, reasons, strict=True) if t is track
+            )
+            if rejection is not None:
+                yield Reject(f"{film.clip_id}/{build.majority(track)}@{track[0].frame}", *rejection)
+        accepted = [track for track, reason in zip(new_tracks, reasons, strict=True) if reason is None]
+        mask_refiner = build.MaskRefiner(models.masks, self.mask_model, self.min_mask_iou) if models.masks else None
+        first_numbers = Counter(e.kind for e in known)  # numbering continues from that of `detect`
+        yield from build.elements(film, accepted, self.embedder, mask_refiner, first_numbers)
 
-    def _known(self, track: build.Track, known: Sequence[Element]) -> tuple[str, str] | None:
+    def _already_found(self, track: build.Track, known: Sequence[Element]) -> tuple[str, str] | None:
         """Return reason and detail if a track is an element that is already known, else None."""
         for element in known:
-            places = [(s.box, box_at(element, s.frame, self.frame_stride)) for s in track]
-            overlap = float(np.mean([iou(box, place) if place else 0.0 for box, place in places]))
+            box_pairs = [(s.box, box_at(element, s.frame, self.frame_stride)) for s in track]
+            overlap = float(np.mean([iou(box, known_box) if known_box else 0.0 for box, known_box in box_pairs]))
             if overlap > self.nms_iou:
                 return "already found", f"{element.element_id}: overlap = {overlap:.2f}, nms_iou = {self.nms_iou}"
         return None
 
 
-def wanted(caption: Caption, known: Sequence[Element]) -> list[str]:
+def missing_nouns(caption: Caption, known: Sequence[Element]) -> list[str]:
     """Return the object nouns of the prompt, in order, with more subjects than known elements of that name.
 
     "a cup" and "another cup" with one known cup yield "cup"; both cups are then found, and the known one is removed by position.
     """
     nouns = []
     for subject in sorted(caption.subjects, key=lambda s: s.start):
-        said = phrases.read(subject.phrase)
-        if not said.human and subject.type != "Human" and said.noun not in VAGUE:
-            nouns.append(said.noun)
+        parsed = phrases.parse(subject.phrase)
+        if not parsed.human and subject.type != "Human" and parsed.noun not in VAGUE_NOUNS:
+            nouns.append(parsed.noun)
     labels = Counter(e.label.lower() for e in known if e.kind == "object")
-    return [noun for noun, count in Counter(nouns).items() if count > of_name(noun, labels)]
+    return [noun for noun, count in Counter(nouns).items() if count > count_named(noun, labels)]
 
 
-def of_name(noun: str, labels: Counter[str]) -> int:
+def count_named(noun: str, labels: Counter[str]) -> int:
     """Return how many elements a noun refers to: a "coffee cup" is a "cup"."""
     return sum(count for label, count in labels.items() if set(noun.split()) & set(label.split()))

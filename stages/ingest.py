@@ -8,7 +8,7 @@ from a2data.media import video
 from a2data.media.decode_limits import LimitError, Limits
 from a2data.records import Reject, Source, Video
 from a2data.stage import Stage
-from a2data.store.source_files import SourceFile, in_place
+from a2data.store.source_files import SourceFile, open_in_place
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Ingest(Stage):
     licenses: str = ""
     """accepted licences, comma-separated; "" = all"""
 
-    def run(self, model: None, manifest: list[Source], source_file: SourceFile = in_place) -> Iterator[Video | Reject]:
+    def run(
+        self, model: None, manifest: list[Source], source_file: SourceFile = open_in_place
+    ) -> Iterator[Video | Reject]:
         for source in manifest:
             reject = unwanted(self, source)
             if reject:

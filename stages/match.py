@@ -68,50 +68,61 @@ class Match(Stage):
         backgrounds: list[Element],
         grounded: list[Element],
     ) -> Iterator[Any]:
-        chosen = {k.clip_id for k in kept}
+        kept_ids = {k.clip_id for k in kept}
         for caption in captions:
-            if caption.clip_id in chosen:
-                mine = [
+            if caption.clip_id in kept_ids:
+                of_clip = [
                     sorted((e for e in table if e.clip_id == caption.clip_id), key=lambda e: e.element_id)
                     for table in ([*detected, *grounded], [*faces, *parsed], backgrounds)
                 ]
-                yield from self._subjects(model, caption, mine[0], mine[1])
-                yield from place(caption, mine[2], self.min_similarity)
+                yield from self._subjects(model, caption, of_clip[0], of_clip[1])
+                yield from match_environment(caption, of_clip[2], self.min_similarity)
 
     def _subjects(
         self, model: Matcher | None, caption: Caption, elements: list[Element], parts: list[Element]
     ) -> Iterator[Any]:
         subjects = sorted(caption.subjects, key=lambda s: s.start)
-        similarity = by_words(subjects, looks(elements, parts))
+        similarity = by_words(subjects, measure_elements(elements, parts))
         if model is not None and similarity.size:
-            seen = np.asarray(model([s.phrase for s in subjects], [picture(e) for e in elements]))
-            both = (1 - self.model_weight) * similarity + self.model_weight * seen
-            similarity = np.where(similarity > 0, both, 0)  # a person never matches a cup, however similar
-        taken = assign(similarity, self.min_similarity)
+            image_similarity = np.asarray(model([s.phrase for s in subjects], [picture(e) for e in elements]))
+            combined = (1 - self.model_weight) * similarity + self.model_weight * image_similarity
+            similarity = np.where(similarity > 0, combined, 0)  # a person never matches a cup, however similar
+        assigned = assign(similarity, self.min_similarity)
         for p, subject in enumerate(subjects):
             key = f"{caption.clip_id} {subject.phrase!r}"
-            if taken[p] < 0:
-                best = Rule("similarity", float(similarity[p].max(initial=0.0)), self.min_similarity, inf)
-                yield Reject(key, "phrase without element", str(best))
+            if assigned[p] < 0:
+                best_rule = Rule("similarity", float(similarity[p].max(initial=0.0)), self.min_similarity, inf)
+                yield Reject(key, "phrase without element", str(best_rule))
                 continue
-            owner, margin = elements[taken[p]], clearance(similarity, self.min_similarity, taken, p)
-            clear = Rule("margin", margin, self.min_margin, inf)
-            if not clear.passed:
-                yield Reject(key, "ambiguous phrase", str(clear))
+            owner, margin = elements[assigned[p]], assignment_margin(similarity, self.min_similarity, assigned, p)
+            margin_rule = Rule("margin", margin, self.min_margin, inf)
+            if not margin_rule.passed:
+                yield Reject(key, "ambiguous phrase", str(margin_rule))
                 continue
-            sure = float(similarity[p, taken[p]])
+            subject_similarity = float(similarity[p, assigned[p]])
             yield records.Match(
-                caption.clip_id, owner.element_id, subject.phrase, subject.start, subject.end, sure, margin
+                caption.clip_id,
+                owner.element_id,
+                subject.phrase,
+                subject.start,
+                subject.end,
+                subject_similarity,
+                margin,
             )
-            own = [part for part in parts if part.parent_id == owner.element_id]
-            for part, start, end in garments_of(subject.phrase, own):
-                at = subject.start + start, subject.start + end
+            parts_of_owner = [part for part in parts if part.parent_id == owner.element_id]
+            for part, start, end in garments_of(subject.phrase, parts_of_owner):
+                span = subject.start + start, subject.start + end
                 yield records.Match(
-                    caption.clip_id, part.element_id, subject.phrase[start:end], *at, similarity=sure, margin=margin
+                    caption.clip_id,
+                    part.element_id,
+                    subject.phrase[start:end],
+                    *span,
+                    similarity=subject_similarity,
+                    margin=margin,
                 )
 
 
-class Look(NamedTuple):
+class MeasuredElement(NamedTuple):
     """The measurements of an element, in the terms that phrases use."""
 
     human: bool
@@ -122,25 +133,25 @@ class Look(NamedTuple):
     size: float  # 1 for the largest in the clip
 
 
-def looks(elements: Sequence[Element], parts: Sequence[Element]) -> list[Look]:
+def measure_elements(elements: Sequence[Element], parts: Sequence[Element]) -> list[MeasuredElement]:
     """Return the measurements of each element; parts: the faces and garments of all of them."""
     areas = [float(np.mean([(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in e.seen_boxes or [e.box]])) for e in elements]
-    found = []
+    measured = []
     for element, area in zip(elements, areas, strict=True):
         width = images.from_rle(element.mask).shape[1]
         centre = float(np.mean([(x0 + x1) / 2 for x0, _, x1, _ in element.seen_boxes or [element.box]])) / width
-        worn = {p.kind: colour(p) for p in parts if p.parent_id == element.element_id and p.kind != "face"}
+        clothes = {p.kind: colour(p) for p in parts if p.parent_id == element.element_id and p.kind != "face"}
         human = element.kind == "human"
-        own = () if human else (colour(element),)
-        found.append(Look(human, element.label.lower(), own, worn, centre, area / max(areas)))
-    return found
+        own_colours = () if human else (colour(element),)
+        measured.append(MeasuredElement(human, element.label.lower(), own_colours, clothes, centre, area / max(areas)))
+    return measured
 
 
 def colour(element: Element) -> str:
     """Return the measured colour of an element, else the colour of its picture."""
-    said = dict(a.split("=", 1) for a in element.attributes)
-    if "colour" in said:
-        return said["colour"]
+    attributes = dict(a.split("=", 1) for a in element.attributes)
+    if "colour" in attributes:
+        return attributes["colour"]
     rgba = images.from_png(element.image)
     return colours.name_in(rgba[..., :3], rgba[..., 3] > 0)
 
@@ -150,32 +161,38 @@ def picture(element: Element) -> np.ndarray:
     return images.on_white(images.from_png(element.image))
 
 
-def by_words(subjects: Sequence[Subject], looks: Sequence[Look]) -> np.ndarray:
+def by_words(subjects: Sequence[Subject], measured: Sequence[MeasuredElement]) -> np.ndarray:
     """Return how well each phrase describes each element, (phrases, elements) float32, 0 to 1; 0 for a wrong type."""
-    return np.array([[agreement(s, look) for look in looks] for s in subjects], np.float32).reshape(
-        len(subjects), len(looks)
+    return np.array([[agreement(s, element) for element in measured] for s in subjects], np.float32).reshape(
+        len(subjects), len(measured)
     )
 
 
-def agreement(subject: Subject, look: Look) -> float:
+def agreement(subject: Subject, element: MeasuredElement) -> float:
     """Return the weighted mean agreement over the attributes that are both in the phrase and measured, see WEIGHTS."""
-    said = phrases.read(subject.phrase)
-    human = said.human or (subject.type == "Human" and subject.sub_type != "Accessory")
-    if human != look.human:
+    parsed = phrases.parse(subject.phrase)
+    human = parsed.human or (subject.type == "Human" and subject.sub_type != "Accessory")
+    if human != element.human:
         return 0.0
     values = {"type": 1.0}
     if not human:
-        values["label"] = same_label(said.noun, look.label)
-        if said.colours:
-            values["colour"] = float(np.mean([max(colours.alike(c, d) for d in look.colours) for c in said.colours]))
-    worn = [colours.alike(g.colour, look.clothes[g.kind]) for g in said.garments if g.colour and g.kind in look.clothes]
-    if worn:
-        values["colour"] = float(np.mean(worn))
-    where = said.place if said.place is not None else phrases.place(subject.position)
-    if where is not None:
-        values["place"] = 1 - abs(where - look.centre) * (2 if where == 0.5 else 1)
-    if said.size:
-        values["size"] = look.size if said.size > 0 else 1 - look.size
+        values["label"] = same_label(parsed.noun, element.label)
+        if parsed.colours:
+            values["colour"] = float(
+                np.mean([max(colours.alike(c, d) for d in element.colours) for c in parsed.colours])
+            )
+    clothes_agreement = [
+        colours.alike(g.colour, element.clothes[g.kind])
+        for g in parsed.garments
+        if g.colour and g.kind in element.clothes
+    ]
+    if clothes_agreement:
+        values["colour"] = float(np.mean(clothes_agreement))
+    position = parsed.position if parsed.position is not None else phrases.position(subject.position)
+    if position is not None:
+        values["place"] = 1 - abs(position - element.centre) * (2 if position == 0.5 else 1)
+    if parsed.size:
+        values["size"] = element.size if parsed.size > 0 else 1 - element.size
     return sum(WEIGHTS[k] * v for k, v in values.items()) / sum(WEIGHTS[k] for k in values)
 
 
@@ -194,27 +211,27 @@ def assign(similarity: np.ndarray, min_similarity: float) -> list[int]:
     from scipy.optimize import linear_sum_assignment  # takes 0.5 s, which other commands need not wait for
 
     count, elements = similarity.shape
-    none = np.where(np.eye(count, dtype=bool), min_similarity, -1e3)
-    rows, columns = linear_sum_assignment(np.hstack([similarity, none]), maximize=True)
-    taken = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    return [taken[p] if taken[p] < elements else -1 for p in range(count)]
+    unassigned = np.where(np.eye(count, dtype=bool), min_similarity, -1e3)
+    rows, columns = linear_sum_assignment(np.hstack([similarity, unassigned]), maximize=True)
+    assigned = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    return [assigned[p] if assigned[p] < elements else -1 for p in range(count)]
 
 
-def clearance(similarity: np.ndarray, min_similarity: float, taken: Sequence[int], p: int) -> float:
+def assignment_margin(similarity: np.ndarray, min_similarity: float, assigned: Sequence[int], p: int) -> float:
     """Return the loss of the best assignment if phrase p must not have its element: 0 if another element does as well.
 
     This is the lead over the next best element, given the other phrases: "a person" beside "a person in a red top" is the
     remaining person. If a second phrase describes the only person as well, it is unknown which of the two is present.
     """
     other = similarity.copy()
-    other[p, taken[p]] = 0.0
-    instead = assign(other, min_similarity)
-    return worth(similarity, min_similarity, taken) - worth(other, min_similarity, instead)
+    other[p, assigned[p]] = 0.0
+    alternative = assign(other, min_similarity)
+    return assignment_score(similarity, min_similarity, assigned) - assignment_score(other, min_similarity, alternative)
 
 
-def worth(similarity: np.ndarray, min_similarity: float, taken: Sequence[int]) -> float:
+def assignment_score(similarity: np.ndarray, min_similarity: float, assigned: Sequence[int]) -> float:
     """Return the sum that `assign` maximises."""
-    return float(sum(similarity[p, e] if e >= 0 else min_similarity for p, e in enumerate(taken)))
+    return float(sum(similarity[p, e] if e >= 0 else min_similarity for p, e in enumerate(assigned)))
 
 
 def garments_of(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element, int, int]]:
@@ -225,7 +242,7 @@ def garments_of(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element
     faces = sorted((p for p in parts if p.kind == "face"), key=lambda f: (-f.quality, f.element_id))
     if faces:
         yield faces[0], 0, len(phrase)
-    for garment in phrases.read(phrase).garments:
+    for garment in phrases.parse(phrase).garments:
         noun = phrase[garment.start : garment.end].split()[-1].lower()
         fits = [p for p in parts if p.kind == garment.kind and (not garment.colour or colour(p) == garment.colour)]
         if garment.kind == "accessory":  # a hat is not a bag
@@ -234,23 +251,23 @@ def garments_of(phrase: str, parts: Sequence[Element]) -> Iterator[tuple[Element
             yield fits[0], garment.start, garment.end
 
 
-def place(caption: Caption, backgrounds: Sequence[Element], min_similarity: float) -> Iterator[Any]:
+def match_environment(caption: Caption, backgrounds: Sequence[Element], min_similarity: float) -> Iterator[Any]:
     """Yield the match of the environment phrase and the background, unless the colours that the phrase names are missing."""
     start, end = caption.environment_start, caption.environment_end
     phrase = caption.prompt[start:end]
     if not phrase or not backgrounds:
         return
-    wanted = phrases.colours(phrase)
+    named_colours = phrases.colours(phrase)
     scores = []
     for element in backgrounds:
-        found = scenery.background_colours(picture(element), [])
-        hits = [max((colours.alike(w, f) for f in found), default=0.0) for w in wanted]
-        values = {"type": 1.0} | ({"colour": float(np.mean(hits))} if hits else {})
+        measured = scenery.background_colours(picture(element), [])
+        agreement = [max((colours.alike(w, f) for f in measured), default=0.0) for w in named_colours]
+        values = {"type": 1.0} | ({"colour": float(np.mean(agreement))} if agreement else {})
         scores.append(sum(WEIGHTS[k] * v for k, v in values.items()) / sum(WEIGHTS[k] for k in values))
     best = int(np.argmax(scores))
-    fits = Rule("similarity", scores[best], min_similarity, inf)
-    if not fits.passed:
-        yield Reject(f"{caption.clip_id} {phrase!r}", "phrase without element", str(fits))
+    rule = Rule("similarity", scores[best], min_similarity, inf)
+    if not rule.passed:
+        yield Reject(f"{caption.clip_id} {phrase!r}", "phrase without element", str(rule))
         return
     margin = scores[best] - max([0.0, *np.delete(scores, best).tolist()])
     yield records.Match(caption.clip_id, backgrounds[best].element_id, phrase, start, end, scores[best], margin)

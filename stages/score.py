@@ -78,12 +78,14 @@ class Score(Stage):
             if self.codec_motion:
                 scores |= codec_motion(film.video)
             for name, model in models.quality.items():
-                found = quality(model, film, 0 if cards.base_card(name).role == "flow" else self.quality_frames)
-                if twice := sorted(scores.keys() & found.keys()):
+                quality_scores = quality(
+                    model, film, 0 if cards.base_card(name).role == "flow" else self.quality_frames
+                )
+                if duplicates := sorted(scores.keys() & quality_scores.keys()):
                     raise ValueError(
-                        f"{name} measures {', '.join(twice)}, which another model or setting measures: remove one of the two"
+                        f"{name} measures {', '.join(duplicates)}, which another model or setting measures: remove one of the two"
                     )
-                scores |= found
+                scores |= quality_scores
             for metric in sorted(scores):
                 yield records.Score(film.clip_id, metric, scores[metric])
 
@@ -106,10 +108,10 @@ def split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def measured(clip: Clip, still: float) -> dict[str, float]:
+def measured(clip: Clip, freeze_threshold: float) -> dict[str, float]:
     """Return the scores that follow from segment's measurements of each frame.
 
-    motion: mean difference from frame to frame, 0 to 1. static: fraction of steps that differ by less than `still`, 0 to 1.
+    motion: mean difference from frame to frame, 0 to 1. static: fraction of steps that differ by less than `freeze_threshold`.
     sharpness: median variance of the Laplacian. luma: mean, 0 to 1. luma_range: brightest minus darkest frame, 0 to 1; large for
     flashes and fades. bars: fraction of the source picture under letterbox bars. A clip of one frame is wholly static.
     """
@@ -117,7 +119,7 @@ def measured(clip: Clip, still: float) -> dict[str, float]:
     luma = np.asarray(clip.luma, np.float64)
     return {
         "motion": float(steps.mean()) if steps.size else 0.0,
-        "static": float((steps < still).mean()) if steps.size else 1.0,
+        "static": float((steps < freeze_threshold).mean()) if steps.size else 1.0,
         "sharpness": float(np.median(clip.sharpness)),
         "luma": float(luma.mean()),
         "luma_range": float(np.ptp(luma)),
@@ -125,21 +127,26 @@ def measured(clip: Clip, still: float) -> dict[str, float]:
     }
 
 
-def text(model: TextModel, frames: np.ndarray, count: int, held: int) -> dict[str, float]:
+def text(model: TextModel, frames: np.ndarray, count: int, still_frames: int) -> dict[str, float]:
     """Return the largest fraction of the picture under text, and under text laid over it, in `count` frames spread over a clip.
 
-    frames: (t, h, w, 3) uint8; held: frames for which text that is laid over the picture stays as it is. The maximum, not the
-    mean: a subtitle shown for half of the clip spoils all of it.
+    frames: (t, h, w, 3) uint8; still_frames: frames for which text that is laid over the picture stays as it is. The maximum, not
+    the mean: a subtitle shown for half of the clip spoils all of it.
     """
-    out = {"text": 0.0, "burnt_text": 0.0}
-    for i in spread(len(frames), count):
+    fractions = {"text": 0.0, "burnt_text": 0.0}
+    for i in evenly_spaced(len(frames), count):
         mask = model(frames[i])
-        now, *others = (
-            cv2.cvtColor(frames[k], cv2.COLOR_RGB2GRAY) for k in (i, i - held, i + held) if 0 <= k < len(frames)
+        grey, *others = (
+            cv2.cvtColor(frames[k], cv2.COLOR_RGB2GRAY)
+            for k in (i, i - still_frames, i + still_frames)
+            if 0 <= k < len(frames)
         )
-        burnt = burnt_in(mask, now, others)
-        out = {"text": max(out["text"], float(mask.mean())), "burnt_text": max(out["burnt_text"], float(burnt.mean()))}
-    return out
+        burnt_mask = burnt_in(mask, grey, others)
+        fractions = {
+            "text": max(fractions["text"], float(mask.mean())),
+            "burnt_text": max(fractions["burnt_text"], float(burnt_mask.mean())),
+        }
+    return fractions
 
 
 def quality(model: QualityModel, film: ClipVideo, count: int) -> dict[str, float]:
@@ -147,11 +154,11 @@ def quality(model: QualityModel, film: ClipVideo, count: int) -> dict[str, float
     frames = film.frames
     if not count:
         return model(frames, film.fps)
-    few = frames[spread(len(frames), count)]
-    return model(few, film.fps * len(few) / len(frames))
+    sampled = frames[evenly_spaced(len(frames), count)]
+    return model(sampled, film.fps * len(sampled) / len(frames))
 
 
-def spread(length: int, count: int) -> list[int]:
+def evenly_spaced(length: int, count: int) -> list[int]:
     """Return the middles of `count` equal parts of `length` frames, each frame once."""
     middles = (np.arange(count) + 0.5) * length / count
     return sorted(set(middles.astype(int).tolist()))

@@ -12,7 +12,7 @@ from hypothesis import settings
 
 import model_zoo  # noqa: F401  before any test imports torchvision
 from a2data.dataset import writer
-from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta, to_members
+from a2data.dataset.triplet import Location, Origin, ReferenceMeta, Triplet, TripletMeta, to_members
 from a2data.media import video
 from a2data.media.coco_rle import NO_MASK
 from a2data.media.images import to_png
@@ -69,7 +69,7 @@ def facts(key: str, frames: int, height: int, width: int, roles: list[str]) -> T
     origin = Origin(
         "v", "v.mp4", "CC0", "", f"{key}-o", "e", "", "", [], 0, 0, 0.0, box, box, 8, 8, NO_MASK, 1, 1, "", ""
     )
-    place = Place(0, 0, box, box, NO_MASK)
+    place = Location(0, 0, box, box, NO_MASK)
     names = ["bg" if role == "background" else f"ref{n}" for n, role in enumerate(roles)]
     given = [
         ReferenceMeta(

@@ -17,7 +17,7 @@ from pages import ROOT, blocks, commands
 
 from a2data import records
 from a2data.dataset import writer
-from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta, to_members
+from a2data.dataset.triplet import Location, Origin, ReferenceMeta, Triplet, TripletMeta, to_members
 from a2data.media import video
 from a2data.media.coco_rle import NO_MASK
 from a2data.media.images import sha16, to_png
@@ -189,7 +189,7 @@ def triplet() -> Triplet:
         False,
         [],
         origin,
-        Place(0, 0, box, box, NO_MASK),
+        Location(0, 0, box, box, NO_MASK),
     )
     caption = Caption("a-00000000", "a red cup stands there.", [], "", "", "", "", "", 0, 0, "", [])
     where = ("a-00000000", "a", "a.mp4", "CC0-1.0", "drawn", "", 0, 8, 15.0, 32, 32, box, [*range(8)], [0.0] * 8)

@@ -52,8 +52,8 @@ def standard_buckets(
     max_tokens: int = 32_760, frames: Sequence[int] = (81, 61, 41, 21), sizes: Sequence[str] = tuple(SIZES_PX)
 ) -> list[Bucket]:
     """Return every combination of `frames` and `sizes` with at most max_tokens per video (32,760: 81 x 480 x 832)."""
-    every = [Bucket(f, h, w) for f in frames for size in sizes for h, w in SIZES_PX[size]]
-    return [bucket for bucket in every if bucket.tokens <= max_tokens]
+    combinations = [Bucket(f, h, w) for f in frames for size in sizes for h, w in SIZES_PX[size]]
+    return [bucket for bucket in combinations if bucket.tokens <= max_tokens]
 
 
 def rng(seed: int, epoch: int, sample: int | str, purpose: str) -> np.random.Generator:
@@ -89,18 +89,18 @@ def assign(frames: np.ndarray, height: np.ndarray, width: np.ndarray, buckets: S
     most of it: frames x height x width x the fraction of the picture left after a crop to the bucket's aspect ratio. Ties go to
     the first bucket.
     """
-    every = np.ascontiguousarray((frames << 40) | (height << 20) | width, np.int64)
+    codes = np.ascontiguousarray((frames << 40) | (height << 20) | width, np.int64)
     # pa.array would import pandas
-    held = pa.Array.from_buffers(pa.int64(), len(every), [None, pa.py_buffer(every)])
-    shapes = held.dictionary_encode()  # a million clips have few distinct shapes
+    array = pa.Array.from_buffers(pa.int64(), len(codes), [None, pa.py_buffer(codes)])
+    shapes = array.dictionary_encode()  # a million clips have few distinct shapes
     code = np.from_dlpack(shapes.dictionary).astype(np.int64)
     f, h, w = code >> 40, (code >> 20) & 0xFFFFF, code & 0xFFFFF
-    best, most = np.full(len(code), -1, np.int16), np.zeros(len(code))
+    best, largest = np.full(len(code), -1, np.int16), np.zeros(len(code))
     for number, bucket in enumerate(buckets):
         aspect = (bucket.width * h) / (bucket.height * w)
-        worth = bucket.frames * bucket.height * bucket.width * np.minimum(aspect, 1 / aspect)
-        better = (bucket.frames <= f) & (bucket.height <= h) & (bucket.width <= w) & (worth > most)
-        best[better], most[better] = number, worth[better]
+        area = bucket.frames * bucket.height * bucket.width * np.minimum(aspect, 1 / aspect)
+        better = (bucket.frames <= f) & (bucket.height <= h) & (bucket.width <= w) & (area > largest)
+        best[better], largest[better] = number, area[better]
     return best[np.from_dlpack(shapes.indices)]
 
 
@@ -139,24 +139,25 @@ class PhasePlan:
         cumulative weights keeps the number of samples constant. An incomplete last batch is filled with rows from the front.
         """
         rows = self.rows[number]
-        turn = permutation(len(rows), seed, epoch, number, "order")
+        order = permutation(len(rows), seed, epoch, number, "order")
         if self.weights is not None:
-            total = np.cumsum(self.weights[number][turn])
+            total = np.cumsum(self.weights[number][order])
             count = int(total[-1] + 1e-6)
             start = philox(seed, epoch, number, "start").random_raw() / 2**64
             points = (start + np.arange(count)) * (total[-1] / max(count, 1))
-            picked = np.minimum(np.searchsorted(total, points, side="right"), len(rows) - 1)
-            turn = turn[picked][permutation(len(picked), seed, epoch, number, "again")]
-        return np.resize(rows[turn], self.size[number] * self.batches[number])
+            chosen = np.minimum(np.searchsorted(total, points, side="right"), len(rows) - 1)
+            order = order[chosen][permutation(len(chosen), seed, epoch, number, "again")]
+        return np.resize(rows[order], self.size[number] * self.batches[number])
 
     def epoch(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Return the bucket of each batch, its number among the batches of that bucket, and the order of each bucket's rows."""
-        turns = np.repeat(np.arange(len(self.batches)), self.batches)
-        turns = turns[permutation(len(turns), seed, epoch, "turns")]
-        begins = np.cumsum([0, *self.batches])[:-1]
-        nth = np.empty(len(turns), np.int64)
-        nth[np.argsort(turns, kind="stable")] = np.arange(len(turns)) - np.repeat(begins, self.batches)
-        return turns, nth, [self.order(seed, epoch, n) for n in range(len(self.buckets))]
+        bucket_of_batch = np.repeat(np.arange(len(self.batches)), self.batches)
+        bucket_of_batch = bucket_of_batch[permutation(len(bucket_of_batch), seed, epoch, "turns")]
+        first_of_bucket = np.cumsum([0, *self.batches])[:-1]
+        number_in_bucket = np.empty(len(bucket_of_batch), np.int64)
+        numbers = np.arange(len(bucket_of_batch)) - np.repeat(first_of_bucket, self.batches)
+        number_in_bucket[np.argsort(bucket_of_batch, kind="stable")] = numbers
+        return bucket_of_batch, number_in_bucket, [self.order(seed, epoch, n) for n in range(len(self.buckets))]
 
 
 @dataclass(frozen=True)
@@ -170,38 +171,38 @@ class Plan:
     # reason -> number of samples of the index that are not in any batch of the first phase
     skipped: dict[str, int] = field(compare=False)
 
-    def stretch(self, step: int) -> PhasePlan:
+    def phase_at(self, step: int) -> PhasePlan:
         return self.phase_plans[bisect_right([s.first_step for s in self.phase_plans], step) - 1]
 
-    def place(self, step: int) -> tuple[int, int]:
+    def position(self, step: int) -> tuple[int, int]:
         """Return the epoch of a step and its number in that epoch."""
-        stretch = self.stretch(step)
-        epoch, number = divmod(step - stretch.first_step, stretch.length)
-        return stretch.first_epoch + epoch, number
+        phase = self.phase_at(step)
+        epoch, number = divmod(step - phase.first_step, phase.length)
+        return phase.first_epoch + epoch, number
 
     def step(self, epoch: int, number: int) -> int:
-        """Return the step of a batch of an epoch; the inverse of `place`."""
-        stretch = self.phase_plans[bisect_right([s.first_epoch for s in self.phase_plans], epoch) - 1]
-        return stretch.first_step + (epoch - stretch.first_epoch) * stretch.length + number
+        """Return the step of a batch of an epoch; the inverse of `position`."""
+        phase = self.phase_plans[bisect_right([s.first_epoch for s in self.phase_plans], epoch) - 1]
+        return phase.first_step + (epoch - phase.first_epoch) * phase.length + number
 
     def batches(self, step: int = 0) -> Iterator[Batch]:
         """Yield the batches from a step on, without end. An epoch is planned when its first batch is requested."""
-        planned = -1
+        planned_epoch = -1
         while True:
-            stretch, (epoch, number) = self.stretch(step), self.place(step)
-            if epoch != planned:
-                turns, nth, orders = stretch.epoch(self.seed, epoch)
-                sizes = np.array(stretch.size)[turns]
-                firsts, planned = np.cumsum(sizes) - sizes, epoch
-            bucket, size = turns[number], stretch.size[turns[number]]
-            rows = orders[bucket][nth[number] * size : (nth[number] + 1) * size]
-            yield Batch(step, epoch, number, int(firsts[number]), stretch.buckets[bucket], rows)
+            phase, (epoch, number) = self.phase_at(step), self.position(step)
+            if epoch != planned_epoch:
+                bucket_of_batch, number_in_bucket, orders = phase.epoch(self.seed, epoch)
+                sizes = np.array(phase.size)[bucket_of_batch]
+                firsts, planned_epoch = np.cumsum(sizes) - sizes, epoch
+            bucket, size = bucket_of_batch[number], phase.size[bucket_of_batch[number]]
+            rows = orders[bucket][number_in_bucket[number] * size : (number_in_bucket[number] + 1) * size]
+            yield Batch(step, epoch, number, int(firsts[number]), phase.buckets[bucket], rows)
             step += 1
 
     def replacement(self, batch: Batch, index: int, attempt: int) -> int:
         """Return the row of the same bucket that replaces an unreadable sample. index: that of the sample in its epoch."""
-        stretch = self.stretch(batch.step)
-        rows = stretch.rows[stretch.buckets.index(batch.bucket)]
+        phase = self.phase_at(batch.step)
+        rows = phase.rows[phase.buckets.index(batch.bucket)]
         return int(rows[philox(self.seed, batch.epoch, index, f"instead {attempt}").random_raw() % len(rows)])
 
 
@@ -240,33 +241,36 @@ def plan(
         )
     if weights is not None:
         check_weights(weights, len(shape[0]))
-    stretches: list[PhasePlan] = []
+    phase_plans: list[PhasePlan] = []
     first_step = first_epoch = 0
     for phase in phases:
         sizes = [batch_size(bucket, global_batch_size, max_tokens) for bucket in phase.buckets]
-        stretch = pack_batches(shape, phase, sizes, weights, usable, tail, first_step, first_epoch)
-        stretches.append(stretch)
+        phase_plan = pack_batches(shape, phase, sizes, weights, usable, tail, first_step, first_epoch)
+        phase_plans.append(phase_plan)
         first_step += phase.steps
-        first_epoch += -(-phase.steps // stretch.length)
+        first_epoch += -(-phase.steps // phase_plan.length)
     if any(phase.steps < 1 for phase in phases[:-1]):
         raise ValueError("every phase except the last must have at least one step")
     settings: list[Any] = [seed, global_batch_size, max_tokens, tail, [(list(p.buckets), p.steps) for p in phases[:-1]]]
-    made = hashlib.blake2b(json.dumps([*settings, list(phases[-1].buckets)]).encode(), digest_size=8)
+    settings_hash = hashlib.blake2b(json.dumps([*settings, list(phases[-1].buckets)]).encode(), digest_size=8)
     for array in (weights, usable):
-        made.update(b"|" if array is None else array.astype(np.float64).tobytes())
+        settings_hash.update(b"|" if array is None else array.astype(np.float64).tobytes())
     return Plan(
-        seed, stretches, f"{data}-{made.hexdigest()}", count_skipped(len(shape[0]), stretches[0], weights, usable)
+        seed,
+        phase_plans,
+        f"{data}-{settings_hash.hexdigest()}",
+        count_skipped(len(shape[0]), phase_plans[0], weights, usable),
     )
 
 
 def check_weights(weights: np.ndarray, count: int) -> None:
     if weights.shape != (count,):
         raise ValueError(f"weights must have the shape ({count},), one per row of the index, not {weights.shape}")
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if len(wrong):
+    invalid = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(invalid):
         raise ValueError(
-            f"weights must be finite and not negative: row {wrong[0]} of the index has {weights[wrong[0]]}, and "
-            f"{len(wrong) - 1} more rows are invalid"
+            f"weights must be finite and not negative: row {invalid[0]} of the index has {weights[invalid[0]]}, and "
+            f"{len(invalid) - 1} more rows are invalid"
         )
 
 
@@ -298,39 +302,40 @@ def pack_batches(
         raise ValueError(
             f"buckets must be distinct and have frames, height and width of at least 1: {[str(b) for b in phase.buckets]}"
         )
-    of = assign(*shape, phase.buckets)
+    bucket_of = assign(*shape, phase.buckets)
     if usable is not None:
-        of[~usable] = -1
+        bucket_of[~usable] = -1
     if weights is not None:
-        of[weights == 0] = -1
-    by_bucket = np.split(np.argsort(of, kind="stable"), np.searchsorted(np.sort(of), np.arange(len(phase.buckets))))[1:]
-    amount = [float(len(rows)) if weights is None else float(weights[rows].sum()) + 1e-6 for rows in by_bucket]
-    whole = [int(a // n) if tail == "drop" else -(-int(a) // n) for a, n in zip(amount, sizes, strict=True)]
-    if not any(whole):
-        most = max(amount, default=0)
+        bucket_of[weights == 0] = -1
+    first_of_bucket = np.searchsorted(np.sort(bucket_of), np.arange(len(phase.buckets)))
+    by_bucket = np.split(np.argsort(bucket_of, kind="stable"), first_of_bucket)[1:]
+    total_weight = [float(len(rows)) if weights is None else float(weights[rows].sum()) + 1e-6 for rows in by_bucket]
+    num_batches = [int(a // n) if tail == "drop" else -(-int(a) // n) for a, n in zip(total_weight, sizes, strict=True)]
+    if not any(num_batches):
+        largest = max(total_weight, default=0)
         raise ValueError(
             f"{len(shape[0])} samples do not fill a batch of {sizes[0] if sizes else 0}: the fullest of the buckets "
-            f"{', '.join(map(str, phase.buckets))} has {most:.0f}. Samples are not upscaled: add smaller buckets, reduce "
+            f"{', '.join(map(str, phase.buckets))} has {largest:.0f}. Samples are not upscaled: add smaller buckets, reduce "
             "global_batch_size, or set tail='fill' to repeat samples"
         )
-    used = [n for n, count in enumerate(whole) if count]
+    used = [n for n, count in enumerate(num_batches) if count]
     return PhasePlan(
         [phase.buckets[n] for n in used],
         [by_bucket[n] for n in used],
         None if weights is None else [weights[by_bucket[n]] for n in used],
         [sizes[n] for n in used],
-        [whole[n] for n in used],
+        [num_batches[n] for n in used],
         first_step,
         first_epoch,
     )
 
 
 def count_skipped(
-    count: int, stretch: PhasePlan, weights: np.ndarray | None, usable: np.ndarray | None
+    count: int, phase_plan: PhasePlan, weights: np.ndarray | None, usable: np.ndarray | None
 ) -> dict[str, int]:
     """Return how many samples are never in a batch, by reason."""
     unusable = 0 if usable is None else int((~usable).sum())
     unused = 0 if weights is None else int((weights == 0).sum() if usable is None else ((weights == 0) & usable).sum())
-    rest = count - unusable - unused - sum(len(rows) for rows in stretch.rows)
-    why = {"no reference": unusable, "weight 0": unused, "fits no bucket, or one that fills no batch": rest}
-    return {reason: n for reason, n in why.items() if n}
+    no_bucket = count - unusable - unused - sum(len(rows) for rows in phase_plan.rows)
+    reasons = {"no reference": unusable, "weight 0": unused, "fits no bucket, or one that fills no batch": no_bucket}
+    return {reason: n for reason, n in reasons.items() if n}

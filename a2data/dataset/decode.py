@@ -25,7 +25,7 @@ class CorruptError(ValueError):
 
 
 CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d"}  # accepted video codecs in an mp4
-MORE_PIXELS = 4  # limit of the pixels of all references of a sample, as a multiple of the limit of one
+MAX_REFERENCE_PIXELS_RATIO = 4  # limit of the pixels of all references of a sample, as a multiple of the limit of one
 
 
 class Limits(NamedTuple):
@@ -99,7 +99,7 @@ class Decode:
     view: str
     seed: int
     shape: Callable[[Iterator[np.ndarray], Bucket, np.random.Generator], np.ndarray]
-    chances: Augmentation
+    augmentation: Augmentation
     threads: int  # threads of the video decoder; 0 for automatic
     limits: Limits = LIMITS
     sound_hz: int = 0  # sample rate of the sound; 0 for none
@@ -118,107 +118,109 @@ class Decode:
         shape_of: returns the shape of a row according to the index. Raises CorruptError for members that are missing, damaged, or
         inconsistent with it.
         """
-        place = (key, batch.step, batch.epoch, index, row, batch.bucket)
+        identity = (key, batch.step, batch.epoch, index, row, batch.bucket)
         if self.view == "bytes":
-            return Sample(*place, members=members)
-        made = Sample(*place)
+            return Sample(*identity, members=members)
+        sample = Sample(*identity)
         if self.view == "raw" or "json" in members:
-            made = self.tell(made, facts_of(members, key))
+            sample = self.with_facts(sample, parse_facts(members, key))
         if self.view == "encoded":
-            return replace(made, tensors=tensors_of(members))
-        assert made.facts is not None
+            return replace(sample, tensors=tensors_of(members))
+        assert sample.facts is not None
         shape = shape_of(row)
-        if len(made.facts.references) != shape.references:
+        if len(sample.facts.references) != shape.references:
             raise CorruptError(
-                f"has {len(made.facts.references)} references in its .json, but its row of the index says {shape.references}"
+                f"has {len(sample.facts.references)} references in its .json, but its row of the index says {shape.references}"
             )
-        references = self.references(members, made)
-        start = rng(self.seed, batch.epoch, index, "start").integers(shape.frames - batch.bucket.frames + 1)
-        film = member(members, "mp4")
-        shown = pictures(film, int(start), batch.bucket.frames, self.threads, shape[:3], self.limits)
-        video = self.shape(shown, batch.bucket, rng(self.seed, batch.epoch, index, "crop"))
-        sound = self.sound(film, made.facts, int(start), batch.bucket.frames) if self.sound_hz else None
-        return replace(made, references=references, video=video, sound=sound)
+        references = self.references(members, sample)
+        first_frame = rng(self.seed, batch.epoch, index, "start").integers(shape.frames - batch.bucket.frames + 1)
+        mp4 = get_member(members, "mp4")
+        frames = decode_frames(mp4, int(first_frame), batch.bucket.frames, self.threads, shape[:3], self.limits)
+        video = self.shape(frames, batch.bucket, rng(self.seed, batch.epoch, index, "crop"))
+        sound = self.sound(mp4, sample.facts, int(first_frame), batch.bucket.frames) if self.sound_hz else None
+        return replace(sample, references=references, video=video, sound=sound)
 
-    def sound(self, film: memoryview, facts: TripletMeta, start: int, count: int) -> np.ndarray:
+    def sound(self, mp4: memoryview, facts: TripletMeta, start: int, count: int) -> np.ndarray:
         """Return the sound of `count` frames from frame `start` on."""
         begin_s, length_s = start / facts.fps, count / facts.fps
-        with reading("the sound of its .mp4"):
-            found = of_clip(film, self.sound_hz, begin_s, length_s)
-        if found.problem:
-            raise CorruptError(f"has a damaged sound in its .mp4: {found.problem}")
-        return np.zeros((2, round(length_s * self.sound_hz)), np.float32) if found.samples is None else found.samples
+        with decode_errors("the sound of its .mp4"):
+            clip_sound = of_clip(mp4, self.sound_hz, begin_s, length_s)
+        if clip_sound.problem:
+            raise CorruptError(f"has a damaged sound in its .mp4: {clip_sound.problem}")
+        silence = np.zeros((2, round(length_s * self.sound_hz)), np.float32)
+        return silence if clip_sound.samples is None else clip_sound.samples
 
-    def references(self, members: dict[str, memoryview], made: Sample) -> tuple[Reference, ...]:
+    def references(self, members: dict[str, memoryview], sample: Sample) -> tuple[Reference, ...]:
         """Return the chosen references with their pictures."""
-        assert made.facts is not None
-        given = {g.name: g for g in made.facts.references}
-        if len(given) < len(made.facts.references):
+        assert sample.facts is not None
+        by_name = {meta.name: meta for meta in sample.facts.references}
+        if len(by_name) < len(sample.facts.references):
             raise CorruptError("has two references with the same name in its .json")
-        found, left = list[Reference](), MORE_PIXELS * self.limits.max_pixels
-        for name in made.reference_names:
-            shown = picture(members, name, min(left, self.limits.max_pixels))
-            left -= shown.shape[0] * shown.shape[1]
-            found.append(Reference(given[name].role, shown, name, given[name].phrase))
-        return tuple(found)
+        references, pixels_left = list[Reference](), MAX_REFERENCE_PIXELS_RATIO * self.limits.max_pixels
+        for name in sample.reference_names:
+            picture = decode_reference(members, name, min(pixels_left, self.limits.max_pixels))
+            pixels_left -= picture.shape[0] * picture.shape[1]
+            references.append(Reference(by_name[name].role, picture, name, by_name[name].phrase))
+        return tuple(references)
 
-    def tell(self, made: Sample, facts: TripletMeta) -> Sample:
+    def with_facts(self, sample: Sample, facts: TripletMeta) -> Sample:
         """Return the sample with its facts and the random choices of caption and references."""
         captions = captions_of(facts)
-        caption = self.caption(captions, made.epoch, made.index)
-        chosen = tuple(given.name for given in self.choose(facts.references, made.epoch, made.index))
-        return replace(made, facts=facts, captions=captions, caption=caption, reference_names=chosen)
+        caption = self.caption(captions, sample.epoch, sample.index)
+        chosen = self.choose_references(facts.references, sample.epoch, sample.index)
+        names = tuple(reference.name for reference in chosen)
+        return replace(sample, facts=facts, captions=captions, caption=caption, reference_names=names)
 
     def caption(self, captions: Mapping[str, str], epoch: int, index: int) -> str:
-        if rng(self.seed, epoch, index, "caption drop").random() < self.chances.caption_drop:
+        if rng(self.seed, epoch, index, "caption drop").random() < self.augmentation.caption_drop:
             return ""
-        short = rng(self.seed, epoch, index, "short caption").random() < self.chances.short_caption
-        name = "short" if short else self.chances.caption
+        short = rng(self.seed, epoch, index, "short caption").random() < self.augmentation.short_caption
+        name = "short" if short else self.augmentation.caption
         if name == "any":
             name = sorted(captions)[int(rng(self.seed, epoch, index, "caption").integers(len(captions)))]
         if name not in captions:
             raise CorruptError(f"does not have a caption {name!r}; it has {', '.join(sorted(captions))}")
         return captions[name]
 
-    def choose(self, given: list[ReferenceMeta], epoch: int, index: int) -> list[ReferenceMeta]:
+    def choose_references(self, references: list[ReferenceMeta], epoch: int, index: int) -> list[ReferenceMeta]:
         """Return the references that remain after random dropout, in order of use."""
-        chances = self.chances
-        wanted = [g for g in given if not chances.roles or g.role in chances.roles]
-        if not wanted:
+        augmentation = self.augmentation
+        eligible = [each for each in references if not augmentation.roles or each.role in augmentation.roles]
+        if not eligible:
             raise CorruptError(
-                f"does not have a reference of {', '.join(chances.roles) or 'any role'}, unlike its row of the index"
+                f"does not have a reference of {', '.join(augmentation.roles) or 'any role'}, unlike its row of the index"
             )
-        if rng(self.seed, epoch, index, "reference drop").random() < chances.reference_drop:
+        if rng(self.seed, epoch, index, "reference drop").random() < augmentation.reference_drop:
             return []
-        most = chances.max_references or len(wanted)
-        if rng(self.seed, epoch, index, "single reference").random() < chances.single_reference:
-            most = 1
-        order = np.argsort(rng(self.seed, epoch, index, "references").random(len(wanted)), kind="stable")[:most]
-        return [wanted[n] for n in (order if chances.shuffle else np.sort(order))]
+        limit = augmentation.max_references or len(eligible)
+        if rng(self.seed, epoch, index, "single reference").random() < augmentation.single_reference:
+            limit = 1
+        order = np.argsort(rng(self.seed, epoch, index, "references").random(len(eligible)), kind="stable")[:limit]
+        return [eligible[n] for n in (order if augmentation.shuffle else np.sort(order))]
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
+def decode_errors(name: str) -> Iterator[None]:
     """Turn exceptions into CorruptError with the member's name. Decoders may raise any exception for untrusted bytes."""
     try:
         yield
     except (CorruptError, MemoryError):
         raise
     except Exception as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptError(f"{what} cannot be read: {why}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CorruptError(f"{name} cannot be read: {reason}") from error
 
 
-def member(members: dict[str, memoryview], extension: str) -> memoryview:
+def get_member(members: dict[str, memoryview], extension: str) -> memoryview:
     if extension not in members:
         raise CorruptError(f"lacks the member .{extension}; it has {', '.join(sorted(members))}")
     return members[extension]
 
 
-def facts_of(members: dict[str, memoryview], key: str) -> TripletMeta:
+def parse_facts(members: dict[str, memoryview], key: str) -> TripletMeta:
     """Return the metadata from the JSON. The other members may be missing."""
-    text = member(members, "json")
-    with reading("its .json"):
+    text = get_member(members, "json")
+    with decode_errors("its .json"):
         return to_facts(bytes(text), key)
 
 
@@ -229,9 +231,9 @@ def captions_of(facts: TripletMeta) -> dict[str, str]:
     }
 
 
-def picture(members: dict[str, memoryview], name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    data = bytes(member(members, f"{name}.png"))
-    with reading(f"its .{name}.png"):
+def decode_reference(members: dict[str, memoryview], name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    data = bytes(get_member(members, f"{name}.png"))
+    with decode_errors(f"its .{name}.png"):
         return from_png(data, max_pixels)[..., :3]
 
 
@@ -239,12 +241,12 @@ def tensors_of(members: dict[str, memoryview]) -> dict[str, Any]:
     """Return the tensors of the .safetensors by name."""
     from safetensors.torch import load
 
-    data = bytes(member(members, "safetensors"))
-    with reading("its .safetensors"):
+    data = bytes(get_member(members, "safetensors"))
+    with decode_errors("its .safetensors"):
         return load(data)
 
 
-def pictures(
+def decode_frames(
     video: memoryview,
     start: int,
     count: int,
@@ -257,8 +259,8 @@ def pictures(
     shape: frames, height and width from the index. Raises CorruptError if the mp4 has another shape, too few frames, or exceeds
     the limits.
     """
-    given = 0
-    with reading("its .mp4"):
+    num_yielded = 0
+    with decode_errors("its .mp4"):
         frames = frame_count(video, limits.max_frames)
         if shape and frames != shape[0]:
             order = "fewer" if frames < shape[0] else "more"
@@ -275,11 +277,11 @@ def pictures(
             for number, frame in enumerate(file.decode(stream)):
                 if start <= number < start + count:
                     check_size(frame.height, frame.width, shape, limits)
-                    given += 1
+                    num_yielded += 1
                     yield frame.to_ndarray(format="rgb24")
-                if given == count:
+                if num_yielded == count:
                     return
-    raise CorruptError(f"has {start + given} frames in its .mp4, fewer than its row of the index says")
+    raise CorruptError(f"has {start + num_yielded} frames in its .mp4, fewer than its row of the index says")
 
 
 def check_size(height: int, width: int, shape: tuple[int, int, int] | None, limits: Limits) -> None:
@@ -292,14 +294,14 @@ def check_size(height: int, width: int, shape: tuple[int, int, int] | None, limi
 
 
 def center_crop_resize(
-    frames: Iterator[np.ndarray], bucket: Bucket, rng: np.random.Generator, anywhere: bool = False
+    frames: Iterator[np.ndarray], bucket: Bucket, rng: np.random.Generator, random_position: bool = False
 ) -> np.ndarray:
     """Return frames (h, w, 3) uint8 as (t, height, width, 3), each by `crop_resize`.
 
-    anywhere: crop at a random position, the same in all frames, instead of the centre.
+    random_position: crop at a random position, the same in all frames, instead of the centre.
     """
-    at = (float(rng.random()), float(rng.random())) if anywhere else (0.5, 0.5)
-    shown = np.empty((bucket.frames, bucket.height, bucket.width, 3), np.uint8)
+    position = (float(rng.random()), float(rng.random())) if random_position else (0.5, 0.5)
+    out = np.empty((bucket.frames, bucket.height, bucket.width, 3), np.uint8)
     for number, frame in enumerate(frames):
-        shown[number] = crop_resize(frame, bucket.height, bucket.width, at)
-    return shown
+        out[number] = crop_resize(frame, bucket.height, bucket.width, position)
+    return out

@@ -23,9 +23,9 @@ def write(out: Folder, rows: Iterable[Packed]) -> None:
     for row in sorted(rows, key=lambda row: (row.shard, row.offset)):
         tars[row.shard].append(row)
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for name, placed in tars.items():
-        splits.setdefault(NAMES.get(placed[0].split, placed[0].split), []).append(name)
-        offsets = [*(row.offset for row in placed), placed[-1].offset + placed[-1].bytes]
+    for name, rows_of_tar in tars.items():
+        splits.setdefault(NAMES.get(rows_of_tar[0].split, rows_of_tar[0].split), []).append(name)
+        offsets = [*(row.offset for row in rows_of_tar), rows_of_tar[-1].offset + rows_of_tar[-1].bytes]
         out.put(struct.pack(f"<{len(offsets)}Q", *offsets), f"{name}.idx")
     for stale in (
         name for name in out.names() if name.endswith(".idx") and name.removesuffix(".idx") not in out.names()
@@ -34,7 +34,7 @@ def write(out: Folder, rows: Iterable[Packed]) -> None:
             out.remove(stale)
     out.put(_text({"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}), FOLDER, "dataset.yaml")
     out.put(_text({"split_parts": splits, "exclude": []}), FOLDER, "split.yaml")
-    counts = {name: len(placed) for name, placed in tars.items()}
+    counts = {name: len(rows_of_tar) for name, rows_of_tar in tars.items()}
     out.put(_text({"energon_version": None, "shard_counts": counts}), FOLDER, ".info.json")
 
 

@@ -60,10 +60,10 @@ log = logging.getLogger(__name__)
 
 # view -> the index by which it is read
 VIEWS = {"raw": "index.parquet", "encoded": "encoded.parquet", "bytes": "index.parquet"}
-ATTEMPTS = 16  # attempts to replace a sample before the data set is considered broken
-AHEAD = 8  # samples read before the first is decoded; for URLs, concurrent ranged reads
-MAX_PLACE = 1 << 40  # largest epoch and batch number accepted in a state
-AHEAD_BYTES = 1 << 28  # limit of the samples read ahead, so that fewer large ones are
+MAX_ATTEMPTS = 16  # attempts to replace a sample before the data set is considered broken
+READ_AHEAD = 8  # samples read before the first is decoded; for URLs, concurrent ranged reads
+MAX_POSITION = 1 << 40  # largest epoch and batch number accepted in a state
+READ_AHEAD_BYTES = 1 << 28  # limit of the samples read ahead, so that fewer large ones are
 Shards = str | os.PathLike | Sequence[str | os.PathLike] | Mapping[str, float]
 
 
@@ -71,29 +71,29 @@ class Slot(NamedTuple):
     """A slot of a global batch."""
 
     batch: Batch
-    place: int
+    position: int  # in the batch
     last: bool  # of its rank in this batch
 
     @property
     def number(self) -> int:
         """`Sample.index`."""
-        return self.batch.first + self.place
+        return self.batch.first + self.position
 
 
 class Reader:
     """Reader of one rank's samples, one at a time; held by each worker process."""
 
-    def __init__(self, tars: Tars, plan: Plan, rank: int, ranks: int, decode: Callable[..., Sample]):
-        self.tars, self.plan, self.rank, self.ranks, self.decode = tars, plan, rank, ranks, decode
+    def __init__(self, tars: Tars, plan: Plan, rank: int, world_size: int, decode: Callable[..., Sample]):
+        self.tars, self.plan, self.rank, self.world_size, self.decode = tars, plan, rank, world_size, decode
         # samples read before the first is decoded
-        self.ahead = min(AHEAD, max(1, AHEAD_BYTES // int(tars.index.bytes.max())))
+        self.num_ahead = min(READ_AHEAD, max(1, READ_AHEAD_BYTES // int(tars.index.bytes.max())))
 
-    def slots(self, step: int, first: int = 0, every: int = 1) -> Iterator[Slot]:
-        """Yield this rank's contiguous slots of every batch from `step` on. first, every: only of every n-th batch."""
-        for batch in itertools.islice(self.plan.batches(step), first, None, every):
-            share = len(batch.rows) // self.ranks
-            begin, end = self.rank * share, (self.rank + 1) * share
-            yield from (Slot(batch, place, place == end - 1) for place in range(begin, end))
+    def slots(self, step: int, first: int = 0, stride: int = 1) -> Iterator[Slot]:
+        """Yield this rank's contiguous slots of every batch from `step` on. first, stride: only of every n-th batch."""
+        for batch in itertools.islice(self.plan.batches(step), first, None, stride):
+            per_rank = len(batch.rows) // self.world_size
+            begin, end = self.rank * per_rank, (self.rank + 1) * per_rank
+            yield from (Slot(batch, index, index == end - 1) for index in range(begin, end))
 
     def samples(self, slots: Iterator[Slot]) -> Iterator[tuple[Sample, bool]]:
         """Yield the sample of each slot, and whether it is the last of its batch.
@@ -101,25 +101,25 @@ class Reader:
         Several samples are read before the first is decoded, since a read evicts everything else from the CPU caches.
         """
         if all(folder.local for folder in self.tars.index.folders):
-            while some := list(itertools.islice(slots, self.ahead)):
-                pieces = [self.tars.read(int(slot.batch.rows[slot.place])) for slot in some]
-                for slot in some:
+            while chunk := list(itertools.islice(slots, self.num_ahead)):
+                pieces = [self.tars.read(int(slot.batch.rows[slot.position])) for slot in chunk]
+                for slot in chunk:
                     yield self.sample(slot, pieces.pop(0)), slot.last
             return
-        with ThreadPoolExecutor(AHEAD) as pool:
-            reads = ((slot, pool.submit(self.tars.read, int(slot.batch.rows[slot.place]))) for slot in slots)
-            ahead = list(itertools.islice(reads, AHEAD))
-            while ahead:
-                slot, read = ahead.pop(0)
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            reads = ((slot, pool.submit(self.tars.read, int(slot.batch.rows[slot.position]))) for slot in slots)
+            pending = list(itertools.islice(reads, READ_AHEAD))
+            while pending:
+                slot, read = pending.pop(0)
                 yield self.sample(slot, read.result()), slot.last
-                ahead += itertools.islice(reads, 1)
+                pending += itertools.islice(reads, 1)
 
     def members(self, row: int, piece: memoryview) -> dict[str, memoryview]:
         """Return extension -> bytes. Raises CorruptError for a damaged header, LookupError if the tar is of another index."""
         try:
-            return tars.members(piece, self.tars.index.key(row), self.tars.index.where(row))
+            return tars.members(piece, self.tars.index.key(row), self.tars.index.tar_path(row))
         except LookupError as error:
-            if not self.tars.has_neighbours_of(row):
+            if not self.tars.tar_matches_index(row):
                 raise
             raise CorruptError(
                 "is damaged: it does not begin at its offset in the index, while others in its tar do"
@@ -134,18 +134,20 @@ class Reader:
 
     def sample(self, slot: Slot, piece: memoryview) -> Sample:
         """Return the sample of a slot. A corrupt one is replaced by another of its bucket, the same on all ranks and runs."""
-        index, row, broken = self.tars.index, int(slot.batch.rows[slot.place]), dict[str, str]()
-        for attempt in range(ATTEMPTS):
+        index, row, corrupt = self.tars.index, int(slot.batch.rows[slot.position]), dict[str, str]()
+        for attempt in range(MAX_ATTEMPTS):
             key = index.key(row)
             try:
-                made = self.decode(self.members(row, piece), slot.batch, slot.number, row, key, self.shape)
-                return replace(made, replaced=broken) if broken else made
+                sample = self.decode(self.members(row, piece), slot.batch, slot.number, row, key, self.shape)
+                return replace(sample, replaced=corrupt) if corrupt else sample
             except CorruptError as error:
-                broken[key] = f"{key} in {index.where(row)}: {error}"
+                corrupt[key] = f"{key} in {index.tar_path(row)}: {error}"
             row = self.plan.replacement(slot.batch, slot.number, attempt)
             piece = self.tars.read(row)
-        some = "; ".join(list(broken.values())[:3])
-        raise ValueError(f"{ATTEMPTS} consecutive samples cannot be read: {some}: copy the data set again or repack it")
+        examples = "; ".join(list(corrupt.values())[:3])
+        raise ValueError(
+            f"{MAX_ATTEMPTS} consecutive samples cannot be read: {examples}: copy the data set again or repack it"
+        )
 
 
 class Stream(IterableDataset):
@@ -179,7 +181,7 @@ class Loader(IterableDataset):
         view: "raw" decodes the mp4 and the pictures, "encoded" reads tensors by encoded.parquet, "bytes" does not decode.
         shape: function (iterator over (h, w, 3) uint8 frames of the right number, bucket, generator) -> (t, height, width, 3);
             default `center_crop_resize`.
-        chances: probabilities of dropout and random choices.
+        augmentation: probabilities of dropout and random choices.
         weight: function of the index as a table -> (n,), how often each sample occurs in an epoch.
         max_tokens, tail: see a2data.dataset.batch_plan.plan.
         prefetch: samples that each worker reads ahead.
@@ -205,7 +207,7 @@ class Loader(IterableDataset):
         buckets: Sequence[Bucket] | Sequence[Phase] | None = None,
         view: str = "raw",
         shape: Callable[..., np.ndarray] | None = None,
-        chances: Augmentation | None = None,
+        augmentation: Augmentation | None = None,
         weight: Callable[[pa.Table], np.ndarray] | None = None,
         max_tokens: int | None = None,
         tail: str = "drop",
@@ -221,42 +223,44 @@ class Loader(IterableDataset):
         weights = None if weight is None else np.asarray(weight(self.index.table), np.float64)
         if isinstance(shards, Mapping):
             weights = mixture_weights(self.index, dict(enumerate(shards.values())), weights)
-        chances = chances or Augmentation()
+        augmentation = augmentation or Augmentation()
         self.plan = plan(
             self.index.shape,
             phases(buckets),
             seed=seed,
             global_batch_size=global_batch_size,
             weights=weights,
-            usable=rows_with_roles(self.index, chances.roles),
+            usable=rows_with_roles(self.index, augmentation.roles),
             max_tokens=max_tokens,
             tail=tail,
             data=self.index.digest,
         )
         check_ranks(self.plan, rank, world_size)
-        decode = Decode(view, seed, shape or center_crop_resize, chances, 1 if num_workers else 0, limits, sound_hz)
+        decode = Decode(
+            view, seed, shape or center_crop_resize, augmentation, 1 if num_workers else 0, limits, sound_hz
+        )
         self.reader = Reader(Tars(self.index.without_table()), self.plan, rank, world_size, decode)
         self.num_workers, self.prefetch, self.step = num_workers, prefetch, 0
-        self.set_aside: dict[str, str] = {}  # key of an unreadable sample -> error
+        self.corrupt_samples: dict[str, str] = {}  # key of an unreadable sample -> error
 
     def batch(self, step: int) -> list[Sample]:
         """Return this rank's part of the batch of any step, without changing the state."""
-        return next(gathered(self.reader.samples(self.reader.slots(step))))
+        return next(group_by_batch(self.reader.samples(self.reader.slots(step))))
 
     def __iter__(self) -> Iterator[list[Sample]]:
         """Iterate from the current step. In a worker of an external DataLoader, yield every n-th batch."""
         info = get_worker_info()
         if info is not None:
-            yield from gathered(self.reader.samples(self.reader.slots(self.step, info.id, info.num_workers)))
+            yield from group_by_batch(self.reader.samples(self.reader.slots(self.step, info.id, info.num_workers)))
         step = self.step
-        for samples in gathered(self.stream(step)):
+        for samples in group_by_batch(self.stream(step)):
             if self.step != step:
                 raise RuntimeError(
                     "the step of the loader was changed during the iteration, by load_state_dict or another iterator: start a "
                     "new iteration"
                 )
             for sample in samples:
-                self.note(sample)
+                self.record_replaced(sample)
             step = self.step = step + 1
             yield samples
 
@@ -273,20 +277,20 @@ class Loader(IterableDataset):
             multiprocessing_context="spawn" if remote else None,  # object store clients do not survive a fork
             generator=torch.Generator(),  # keeps torch's global generator unchanged by the number of restarts
         )
-        for sent, last in workers:
-            if isinstance(sent, Exception):
-                raise sent
-            yield sent.sample(), last
+        for item, last in workers:
+            if isinstance(item, Exception):
+                raise item
+            yield item.sample(), last
 
-    def note(self, sample: Sample) -> None:
-        for key, why in sample.replaced.items():
-            if key not in self.set_aside:
-                log.warning("skipped corrupt sample: %s", why)
-            self.set_aside[key] = why
+    def record_replaced(self, sample: Sample) -> None:
+        for key, error in sample.replaced.items():
+            if key not in self.corrupt_samples:
+                log.warning("skipped corrupt sample: %s", error)
+            self.corrupt_samples[key] = error
 
     def state_dict(self, after: list[Sample] | None = None) -> dict[str, Any]:
         """Return the state after the batches yielded so far, or after the batch `after`, for an external DataLoader."""
-        epoch, number = self.plan.place(after[0].step + 1 if after else self.step)
+        epoch, number = self.plan.position(after[0].step + 1 if after else self.step)
         return {"epoch": epoch, "batch": number, "plan": self.plan.digest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -296,20 +300,20 @@ class Loader(IterableDataset):
         """
         check_state(state)
         data, settings = state["plan"].split("-")
-        mine, ours = self.plan.digest.split("-")
-        where = ", ".join(folder.root for folder in self.index.folders)
-        if data != mine:
+        own_data, own_settings = self.plan.digest.split("-")
+        paths = ", ".join(folder.root for folder in self.index.folders)
+        if data != own_data:
             raise ValueError(
-                f"the state belongs to other data (index {data}) than that in {where} (index {mine}): resume with the original "
-                "data, or start over on this data without the loader's state"
+                f"the state belongs to other data (index {data}) than that in {paths} (index {own_data}): resume with the "
+                "original data, or start over on this data without the loader's state"
             )
-        if settings != ours:
+        if settings != own_settings:
             raise ValueError(
                 "the state was taken with another seed, global_batch_size, max_tokens, tail, weights, roles or buckets, which "
                 "changes the order of samples: use the same settings, or start over without the loader's state"
             )
         step = self.plan.step(state["epoch"], state["batch"])
-        if self.plan.place(step) != (state["epoch"], state["batch"]):
+        if self.plan.position(step) != (state["epoch"], state["batch"]):
             raise ValueError(
                 f"the state is damaged: it has batch {state['batch']} of epoch {state['epoch']}, which has fewer batches"
             )
@@ -321,7 +325,7 @@ def check_state(state: Any) -> None:
     numbers = [state.get(name) for name in ("epoch", "batch")] if isinstance(state, Mapping) else []
     if (
         not numbers
-        or any(type(number) is not int or not 0 <= number <= MAX_PLACE for number in numbers)
+        or any(type(number) is not int or not 0 <= number <= MAX_POSITION for number in numbers)
         or not isinstance(state.get("plan"), str)
         or state["plan"].count("-") != 1
     ):
@@ -331,7 +335,7 @@ def check_state(state: Any) -> None:
         )
 
 
-def gathered(stream: Iterator[tuple[Sample, bool]]) -> Iterator[list[Sample]]:
+def group_by_batch(stream: Iterator[tuple[Sample, bool]]) -> Iterator[list[Sample]]:
     """Group samples, each with a flag that marks the last of its batch, into batches."""
     samples = list[Sample]()
     for sample, last in stream:
@@ -343,19 +347,21 @@ def gathered(stream: Iterator[tuple[Sample, bool]]) -> Iterator[list[Sample]]:
 
 def phases(buckets: Sequence[Bucket] | Sequence[Phase] | None) -> list[Phase]:
     """Return the phases; buckets alone form a single phase. Plain tuples (frames, height, width) are accepted as buckets."""
-    given: list[Any] = list(standard_buckets() if buckets is None else buckets)
-    if not given:
+    items: list[Any] = list(standard_buckets() if buckets is None else buckets)
+    if not items:
         raise ValueError(
             "buckets is empty: give frames, height and width of at least one, or None for the standard buckets"
         )
-    curriculum: list[Any] = given if isinstance(given[0], Phase) else [Phase(given, 1)]
+    curriculum: list[Any] = items if isinstance(items[0], Phase) else [Phase(items, 1)]
     return [Phase([Bucket(*bucket) for bucket in phase.buckets], phase.steps) for phase in curriculum]
 
 
-def check_ranks(plan: Plan, rank: int, ranks: int) -> None:
-    if not 0 <= rank < ranks:
-        raise ValueError(f"rank is {rank}, but must be from 0 to world_size - 1 ({ranks - 1})")
-    for stretch in plan.phase_plans:
-        for bucket, size in zip(stretch.buckets, stretch.size, strict=True):
-            if size % ranks:
-                raise ValueError(f"a batch of {size} videos of {bucket} cannot be divided evenly among {ranks} ranks")
+def check_ranks(plan: Plan, rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}, but must be from 0 to world_size - 1 ({world_size - 1})")
+    for phase in plan.phase_plans:
+        for bucket, size in zip(phase.buckets, phase.size, strict=True):
+            if size % world_size:
+                raise ValueError(
+                    f"a batch of {size} videos of {bucket} cannot be divided evenly among {world_size} ranks"
+                )

@@ -50,13 +50,14 @@ def to_json(pair: Pair) -> bytes:
 def from_json(data: bytes, key: str) -> Pair:
     """Return a pair. Raises ValueError with the sample's key for another format or a missing value."""
     try:
-        said: dict[str, Any] = json.loads(data)
-        if said.pop("format") != FORMAT:
+        values: dict[str, Any] = json.loads(data)
+        if values.pop("format") != FORMAT:
             raise ValueError("it has another format")
-        wrong = [f.name for f in fields(Pair) if not isinstance(said[f.name], dict if f.name == "measured" else f.type)]  # type: ignore[arg-type]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is {said[wrong[0]]!r}")
-        return Pair(**said)
+        types: dict[str, Any] = {f.name: dict if f.name == "measured" else f.type for f in fields(Pair)}
+        invalid = [name for name, type_ in types.items() if not isinstance(values[name], type_)]
+        if invalid:
+            raise ValueError(f"{invalid[0]} is {values[invalid[0]]!r}")
+        return Pair(**values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"sample {key!r} has a {META} that is not as written by `a2data prefer`: {error}") from error
 
@@ -66,8 +67,8 @@ def check_agreement(pairs: Iterable[tuple[str, Pair]]) -> None:
     seen: dict[frozenset[str], tuple[str, str]] = {}
     for key, pair in pairs:
         better = "" if pair.tie else pair.chosen_sha256
-        other, before = seen.setdefault(frozenset((pair.chosen_sha256, pair.rejected_sha256)), (key, better))
-        if before != better:
+        other, other_better = seen.setdefault(frozenset((pair.chosen_sha256, pair.rejected_sha256)), (key, better))
+        if other_better != better:
             raise ValueError(
                 f"the pairs {other} and {key} disagree: they have the same two videos, but not the same preference. "
                 "Remove one of them"

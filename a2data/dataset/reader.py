@@ -54,7 +54,7 @@ class Index:
     def key(self, row: int) -> str:
         return self.keys[row].as_py()
 
-    def where(self, row: int) -> str:
+    def tar_path(self, row: int) -> str:
         folder, name = self.shards[self.shard[row]]
         return f"{self.folders[folder].root}/{name}"
 
@@ -75,29 +75,29 @@ def read_index(
     sample. Raises FileNotFoundError if an index or a tar that it lists is missing, ValueError if a tar is shorter than the index
     says, if its name leads out of the folder, and for rows with invalid values.
     """
-    places = [Folder(folder) for folder in folders]
-    tables = [one_index(folder, name, None if every_column else list(COLUMNS)) for folder in places]
+    opened = [Folder(folder) for folder in folders]
+    tables = [read_one_index(folder, name, None if every_column else list(COLUMNS)) for folder in opened]
     shards: list[tuple[int, str]] = []
-    of_row, sha = [], hashlib.sha256()
-    for number, (folder, table) in enumerate(zip(places, tables, strict=True)):
+    shard_of_row, sha = [], hashlib.sha256()
+    for number, (folder, table) in enumerate(zip(opened, tables, strict=True)):
         names = table["shard"].combine_chunks().dictionary_encode()
         code = numbers(names.indices)
-        of_row.append(code + len(shards))
-        listed = [safe_name(shard, f"{folder.root}/{name}") for shard in names.dictionary.to_pylist()]
+        shard_of_row.append(code + len(shards))
+        tar_names = [safe_name(shard, f"{folder.root}/{name}") for shard in names.dictionary.to_pylist()]
         check_rows(f"{folder.root}/{name}", table, code, max_bytes)
-        shards += [(number, shard) for shard in listed]
-        check_tars(folder, listed, code, ints(table, "offset") + ints(table, "bytes"))
+        shards += [(number, shard) for shard in tar_names]
+        check_tars(folder, tar_names, code, ints(table, "offset") + ints(table, "bytes"))
         for column in ("clip_id", "shard_sha256", "offset", "bytes"):
             hash_column(sha, table[column])
     table = pa.concat_tables(tables, promote_options="permissive")
     sizes = [len(t) for t in tables]
     return Index(
-        places,
+        opened,
         shards,
         pa.concat_arrays(table["clip_id"].chunks),
         table,
         np.repeat(np.arange(len(sizes)), sizes),
-        np.concatenate(of_row),
+        np.concatenate(shard_of_row),
         ints(table, "offset"),
         ints(table, "bytes"),
         (ints(table, "frames"), ints(table, "height"), ints(table, "width")),
@@ -106,7 +106,7 @@ def read_index(
     )
 
 
-def one_index(folder: Folder, name: str, columns: list[str] | None) -> pa.Table:
+def read_one_index(folder: Folder, name: str, columns: list[str] | None) -> pa.Table:
     try:
         with folder.reading(name) as file:
             table = pq.ParquetFile(
@@ -115,13 +115,13 @@ def one_index(folder: Folder, name: str, columns: list[str] | None) -> pa.Table:
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder.path(name)} is missing: give the folder that `pack` wrote") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{folder.root}/{name} cannot be read ({why}): copy it again or repack the data set"
+            f"{folder.root}/{name} cannot be read ({reason}): copy it again or repack the data set"
         ) from error
-    lacking = sorted(set(COLUMNS) - set(table.column_names))
-    if lacking:
-        raise ValueError(f"{folder.root}/{name} does not have the column {', '.join(lacking)}: repack the data set")
+    missing = sorted(set(COLUMNS) - set(table.column_names))
+    if missing:
+        raise ValueError(f"{folder.root}/{name} does not have the column {', '.join(missing)}: repack the data set")
     for column in COLUMNS:
         check_column(f"{folder.root}/{name}", column, table[column])
     if not len(table):
@@ -157,13 +157,13 @@ class Buffers:
 
     def lease(self, size: int) -> memoryview:
         """Return `size` bytes that are not shared with any live view of an earlier lease."""
-        memory = self.take(size)
+        memory = self._acquire(size)
         lease = memory[:size]
         # the finalizer must not refer to the lease, or the lease would never be freed
-        weakref.finalize(lease, give_back, self.free, memory).atexit = False
+        weakref.finalize(lease, return_to_pool, self.free, memory).atexit = False
         return lease.data
 
-    def take(self, size: int) -> np.ndarray:
+    def _acquire(self, size: int) -> np.ndarray:
         while self.free:
             memory = self.free.pop(0)
             if len(memory) >= size:
@@ -172,7 +172,7 @@ class Buffers:
         return memory[-memory.ctypes.data % ALIGN :]
 
 
-def give_back(free: list[np.ndarray], memory: np.ndarray) -> None:
+def return_to_pool(free: list[np.ndarray], memory: np.ndarray) -> None:
     if len(free) < MAX_FREE_BUFFERS:
         free.append(memory)
 
@@ -202,22 +202,22 @@ class Tars:
             count = len(data)
         if count < size:
             raise ValueError(
-                f"{index.where(row)} is truncated: it ends at byte {offset + count}, but the sample {index.key(row)} ends at "
+                f"{index.tar_path(row)} is truncated: it ends at byte {offset + count}, but the sample {index.key(row)} ends at "
                 f"{offset + size}: copy it again"
             )
         return data
 
-    def has_neighbours_of(self, row: int) -> bool:
+    def tar_matches_index(self, row: int) -> bool:
         """Return whether another sample of the same tar is at its offset in the index, so that the tar belongs to this index."""
         others = np.flatnonzero(self.index.shard == self.shard[row])
-        near = others[np.argsort(np.abs(others - row), kind="stable")][1:9]
-        return any(self.begins(int(other)) for other in near)
+        nearest = others[np.argsort(np.abs(others - row), kind="stable")][1:9]
+        return any(self.has_header_at(int(other)) for other in nearest)
 
-    def begins(self, row: int) -> bool:
+    def has_header_at(self, row: int) -> bool:
         """Return whether the tar has a header of this sample at the offset in the index."""
         file, offset = self.file(self.shard[row]), self.offset[row]
         data = os.pread(file, 512, offset) if isinstance(file, int) else file.read_at(512, offset)
-        return header(memoryview(data), 0)[0].startswith(f"{self.index.key(row)}.")
+        return parse_header(memoryview(data), 0)[0].startswith(f"{self.index.key(row)}.")
 
     def file(self, shard: int) -> Any:
         if shard not in self.open:
@@ -242,68 +242,68 @@ class Tars:
             self.close(shard)
 
 
-def members(piece: memoryview, key: str, where: str) -> dict[str, memoryview]:
+def members(piece: memoryview, key: str, origin: str) -> dict[str, memoryview]:
     """Return extension -> bytes of a sample, from its bytes in a tar, without a copy.
 
     Raises LookupError if the bytes do not begin with this sample, that is, if index and tar disagree, and ValueError if a later
     header is damaged, that is, if the sample is corrupt.
     """
-    found: dict[str, memoryview] = {}
-    begin, at, end = f"{key}.".encode(), 0, len(piece)
-    skipped = len(begin)
-    while at < end:
+    by_extension: dict[str, memoryview] = {}
+    prefix_bytes, offset, end = f"{key}.".encode(), 0, len(piece)
+    prefix_length = len(prefix_bytes)
+    while offset < end:
         # inlined for short names, which nearly all are, since a sample has a dozen members
         try:
-            named, octal, magic, prefix = SHORT_HEADER.unpack_from(piece, at)
-            plain = magic == b"ustar" and prefix == b"\0" and named.startswith(begin)
-            size = int(octal, 8) if plain else -1
-            extension = text(named[skipped:]) if plain else ""
+            name_field, octal, magic, prefix = SHORT_HEADER.unpack_from(piece, offset)
+            is_short = magic == b"ustar" and prefix == b"\0" and name_field.startswith(prefix_bytes)
+            size = int(octal, 8) if is_short else -1
+            extension = decode_name(name_field[prefix_length:]) if is_short else ""
         except (ValueError, struct.error):
             size = -1
         if size < 0:
-            extension, size = long_member(piece, at, key, where)
-        at += 512
-        if extension in found:
+            extension, size = parse_member(piece, offset, key, origin)
+        offset += 512
+        if extension in by_extension:
             raise ValueError(f"contains two members .{extension}")
-        found[extension] = piece[at : at + size]
-        at += (size + 511) & -512
-    if at > end:
-        raise ValueError(f"has a damaged header {at} bytes after its first")
-    return found
+        by_extension[extension] = piece[offset : offset + size]
+        offset += (size + 511) & -512
+    if offset > end:
+        raise ValueError(f"has a damaged header {offset} bytes after its first")
+    return by_extension
 
 
 @lru_cache(1024)
-def text(field: bytes) -> str:
+def decode_name(field: bytes) -> str:
     return field.rstrip(b"\0").decode()
 
 
-def long_member(piece: memoryview, at: int, key: str, where: str) -> tuple[str, int]:
-    """Return extension and size of the member whose header begins at byte `at`. Raises as `members` does."""
-    name, size = header(piece, at)
+def parse_member(piece: memoryview, offset: int, key: str, origin: str) -> tuple[str, int]:
+    """Return extension and size of the member whose header begins at byte `offset`. Raises as `members` does."""
+    name, size = parse_header(piece, offset)
     if name.startswith(f"{key}."):
         return name[len(key) + 1 :], size
-    if at == 0:
-        what = f"the member {name!r}" if name else "no tar header"
+    if offset == 0:
+        found = f"the member {name!r}" if name else "no tar header"
         raise LookupError(
-            f"{where}: at the offset of the sample {key} the tar has {what}: index and tar are from different runs; copy "
+            f"{origin}: at the offset of the sample {key} the tar has {found}: index and tar are from different runs; copy "
             "both again or repack the data set"
         )
-    raise ValueError(f"has a damaged header {at} bytes after its first")
+    raise ValueError(f"has a damaged header {offset} bytes after its first")
 
 
-def header(piece: memoryview, at: int) -> tuple[str, int]:
-    """Return name and size of the member whose USTAR header begins at byte `at` of the piece; ("", 0) if there is none.
+def parse_header(piece: memoryview, offset: int) -> tuple[str, int]:
+    """Return name and size of the member whose USTAR header begins at byte `offset` of the piece; ("", 0) if there is none.
 
     The checksum is not verified: a wrong size leads past the piece or to bytes that are not a header, a wrong name to an unknown
     member.
     """
     try:
-        name, size, magic, prefix = HEADER.unpack_from(piece, at)
-        named = name.rstrip(b"\0").decode()
+        name, size, magic, prefix = HEADER.unpack_from(piece, offset)
+        decoded = name.rstrip(b"\0").decode()
         if magic == b"ustar":
             length = int(size[:11], 8)
             if length >= 0:
-                return (prefix.rstrip(b"\0").decode() + "/" + named if prefix[0] else named), length
+                return (prefix.rstrip(b"\0").decode() + "/" + decoded if prefix[0] else decoded), length
     except (ValueError, struct.error):
         pass
     return "", 0

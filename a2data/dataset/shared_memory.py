@@ -13,36 +13,38 @@ import torch
 from a2data.dataset.decode import Sample
 
 
-class Bundled(NamedTuple):
+class SharedSample(NamedTuple):
     """A sample with its arrays concatenated into one block of shared memory, with one file descriptor."""
 
-    rest: Sample  # with a Place instead of each array
+    template: Sample  # with a BlockSlice instead of each array
     data: torch.Tensor  # uint8
 
     def sample(self) -> Sample:
         """Return the sample with its arrays as views of the block."""
-        return swap(self.rest, self.take)
+        return map_arrays(self.template, self.view)
 
-    def take(self, place: "Place") -> Any:
-        data = self.data[place.offset : place.offset + place.bytes]
-        if isinstance(place.dtype, torch.dtype):
-            return data.view(place.dtype).view(place.shape)
-        return data.numpy().view(place.dtype).reshape(place.shape) if place.dtype else data.numpy().data
+    def view(self, block_slice: "BlockSlice") -> Any:
+        data = self.data[block_slice.offset : block_slice.offset + block_slice.bytes]
+        if isinstance(block_slice.dtype, torch.dtype):
+            return data.view(block_slice.dtype).view(block_slice.shape)
+        return (
+            data.numpy().view(block_slice.dtype).reshape(block_slice.shape) if block_slice.dtype else data.numpy().data
+        )
 
 
-class Place(NamedTuple):
+class BlockSlice(NamedTuple):
     offset: int
     bytes: int
     dtype: Any  # of torch, of numpy; None for a memoryview
     shape: tuple[int, ...]
 
 
-def to_shared_memory(sample: Sample) -> Bundled:
-    """Return the sample as one block; `Bundled.sample` is the inverse."""
-    parts, at = list[np.ndarray](), 0
+def to_shared_memory(sample: Sample) -> SharedSample:
+    """Return the sample as one block; `SharedSample.sample` is the inverse."""
+    parts, end = list[np.ndarray](), 0
 
-    def put(array: Any) -> Place:
-        nonlocal at
+    def append(array: Any) -> BlockSlice:
+        nonlocal end
         if isinstance(array, torch.Tensor):
             flat, dtype, shape = (
                 array.contiguous().reshape(-1).view(torch.uint8).numpy(),
@@ -54,15 +56,15 @@ def to_shared_memory(sample: Sample) -> Bundled:
         else:
             flat, dtype, shape = np.frombuffer(array, np.uint8), None, (len(array),)
         parts.extend([flat, np.zeros(-len(flat) % 64, np.uint8)])  # aligned for any dtype
-        place = Place(at, len(flat), dtype, shape)
-        at += len(flat) + len(parts[-1])
-        return place
+        block_slice = BlockSlice(end, len(flat), dtype, shape)
+        end += len(flat) + len(parts[-1])
+        return block_slice
 
-    rest = swap(sample, put)
-    return Bundled(rest, torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, np.uint8)))
+    template = map_arrays(sample, append)
+    return SharedSample(template, torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, np.uint8)))
 
 
-def swap(sample: Sample, change: Callable[[Any], Any]) -> Sample:
+def map_arrays(sample: Sample, change: Callable[[Any], Any]) -> Sample:
     """Return the sample with every array replaced by `change(array)`."""
     return replace(
         sample,

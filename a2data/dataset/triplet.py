@@ -64,7 +64,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Location in the target clip of what a phrase, and a reference from another clip, refers to."""
 
     frame: int  # of the clip
@@ -90,7 +90,7 @@ class ReferenceMeta:
     same_clip: bool  # the picture is from the target clip, since other clips do not show the subject
     rules: list[Rule]
     origin: Origin
-    target: Place  # location of the subject in this clip
+    target: Location  # location of the subject in this clip
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Unpaired:
     phrase: str
     start: int
     end: int
-    target: Place  # its location in this clip
+    target: Location  # its location in this clip
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Triplet:
         return self.facts.caption.prompt
 
 
-def several_captions(caption: Caption) -> list[NamedCaption]:
+def caption_variants(caption: Caption) -> list[NamedCaption]:
     """Return the captions that a structured caption gives."""
     fields = ("shot_type", "shot_angle", "shot_position", "camera_motion", "environment", "lighting")
     (data,) = to_table(Caption, [caption]).to_pylist()
@@ -182,14 +182,14 @@ def to_members(triplet: Triplet, slots: int = SLOTS) -> dict[str, bytes]:
 
     Raises ValueError if pictures and references differ, and for a reference without a slot.
     """
-    names = {given.name for given in triplet.facts.references}
+    names = {reference.name for reference in triplet.facts.references}
     if names != set(triplet.pictures) or names - {"bg"} != set(triplet.cut_outs):
         raise ValueError(f"triplet {triplet.facts.clip_id} has references {sorted(names)} but other pictures")
-    every = [f"ref{n}" for n in range(slots)]
-    if extra := names - {*every, "bg"}:
+    slot_names = [f"ref{n}" for n in range(slots)]
+    if extra := names - {*slot_names, "bg"}:
         raise ValueError(f"triplet {triplet.facts.clip_id} has a reference {min(extra)}, but only {slots} slots")
     members = {"mp4": triplet.video, "json": to_json(triplet.facts)}
-    members |= {f"{name}.png": triplet.pictures.get(name, NO_PICTURE) for name in (*every, "bg")}
+    members |= {f"{name}.png": triplet.pictures.get(name, NO_PICTURE) for name in (*slot_names, "bg")}
     if triplet.pair:
         members |= {pairs.VIDEO: triplet.rejected, pairs.META: pairs.to_json(triplet.pair)}
     return members | {"cutouts.zip": _archive(triplet.cut_outs)}
@@ -199,8 +199,8 @@ def to_json(facts: TripletMeta) -> bytes:
     """Return the JSON of a sample. Raises ValueError for a number that JSON cannot represent."""
     # through Arrow, which gives every number the type of its field
     (data,) = to_table(TripletMeta, [facts]).to_pylist()
-    for given in data["references"]:
-        given["rules"] = [_nullable(rule) for rule in given["rules"]]
+    for reference in data["references"]:
+        reference["rules"] = [_nullable(rule) for rule in reference["rules"]]
     data |= {"format": FORMAT, "prompt": facts.caption.prompt}
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
@@ -211,16 +211,16 @@ def from_sample(sample: dict[str, Any]) -> Triplet:
     Raises ValueError for a sample of another format, KeyError if a member is missing.
     """
     facts = to_facts(sample["json"], sample.get("__key__", ""))
-    compared = {}
+    pair_members = {}
     if pairs.META in sample:
-        compared = {"rejected": sample[pairs.VIDEO], "pair": pairs.from_json(sample[pairs.META], facts.clip_id)}
-    names = [given.name for given in facts.references]
+        pair_members = {"rejected": sample[pairs.VIDEO], "pair": pairs.from_json(sample[pairs.META], facts.clip_id)}
+    names = [reference.name for reference in facts.references]
     pictures = {name: sample[f"{name}.png"] for name in names}
     cut_outs = [name for name in names if name != "bg"]
     if "cutouts.zip" not in sample and all(f"{name}.rgba.png" in sample for name in cut_outs):  # format 2
         return Triplet(facts, sample["mp4"], pictures, {name: sample[f"{name}.rgba.png"] for name in cut_outs})
-    cut = _from_archive(sample["cutouts.zip"], cut_outs, facts.clip_id)
-    return Triplet(facts, sample["mp4"], pictures, cut, **compared)
+    cut_out_images = _from_archive(sample["cutouts.zip"], cut_outs, facts.clip_id)
+    return Triplet(facts, sample["mp4"], pictures, cut_out_images, **pair_members)
 
 
 def _archive(cut_outs: dict[str, bytes]) -> bytes:
@@ -255,7 +255,7 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
     if len(text) > MAX_JSON_BYTES:
         raise ValueError(f"sample {key!r} has a JSON of {len(text)} bytes, more than {MAX_JSON_BYTES}")
     try:
-        data = json.loads(text, object_pairs_hook=without_repeats, parse_constant=not_a_number)
+        data = json.loads(text, object_pairs_hook=reject_duplicate_keys, parse_constant=reject_constant)
     except RecursionError:
         raise ValueError(f"sample {key!r} has a JSON that is too deeply nested") from None
     if data.get("format") not in FORMATS:
@@ -267,8 +267,8 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
         data = format2.upgrade(data)
     data.setdefault("sound", asdict(NO_SOUND))
     data.setdefault("captions", [])
-    for given in data["references"]:
-        given["rules"] = [_infinite(rule) for rule in given["rules"]]
+    for reference in data["references"]:
+        reference["rules"] = [_infinite(rule) for rule in reference["rules"]]
     try:
         table = pa.Table.from_pylist([data], schema=schema(TripletMeta))
     except OverflowError as error:
@@ -278,16 +278,16 @@ def to_facts(text: bytes, key: str = "") -> TripletMeta:
     return from_table(TripletMeta, table)[0]
 
 
-def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object. Raises ValueError for a repeated name, since parsers differ in which value they use."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the JSON contains {next(name for name in names if names.count(name) > 1)!r} twice")
-    return made
+    return result
 
 
-def not_a_number(constant: str) -> float:
+def reject_constant(constant: str) -> float:
     raise ValueError(f"the JSON contains {constant}, which is not valid JSON")
 
 
@@ -304,18 +304,18 @@ def check_complete(name: str, array: pa.Array, key: str) -> None:
 
 def _nullable(rule: dict[str, Any]) -> dict[str, Any]:
     """Return a rule with null in place of infinities. Raises ValueError for one that `_infinite` would not restore."""
-    made = {name: None if isinstance(v, float) and math.isinf(v) else v for name, v in rule.items()}
-    if _infinite(made) != rule:
+    result = {name: None if isinstance(v, float) and math.isinf(v) else v for name, v in rule.items()}
+    if _infinite(result) != rule:
         raise ValueError(f"the rule {rule['name']} is {rule['low']} <= {rule['value']} <= {rule['high']}")
-    return made
+    return result
 
 
 def _infinite(rule: dict[str, Any]) -> dict[str, Any]:
     """Return a rule with infinities in place of null: an open bound, and a value that lies on an open side, above if both are."""
     low, high, value = rule["low"], rule["high"], rule["value"]
-    beyond = math.inf if high is None else -math.inf
+    open_side = math.inf if high is None else -math.inf
     return rule | {
         "low": -math.inf if low is None else low,
         "high": math.inf if high is None else high,
-        "value": beyond if value is None else value,
+        "value": open_side if value is None else value,
     }

@@ -15,9 +15,9 @@ def rows_with_roles(index: Index, roles: Sequence[str]) -> np.ndarray | None:
     usable = index.references > 0
     if roles:
         assert index.table is not None
-        listed = index.table["roles"].combine_chunks()
-        fit = pc.is_in(listed.flatten(), pa.array(roles, listed.type.value_type)).cast(pa.int8())
-        usable = np.bincount(numbers(pc.list_parent_indices(listed)), numbers(fit), len(index)) > 0
+        role_lists = index.table["roles"].combine_chunks()
+        has_role = pc.is_in(role_lists.flatten(), pa.array(roles, role_lists.type.value_type)).cast(pa.int8())
+        usable = np.bincount(numbers(pc.list_parent_indices(role_lists)), numbers(has_role), len(index)) > 0
     return None if usable.all() else usable
 
 
@@ -29,12 +29,12 @@ def mixture_weights(index: Index, shares: Mapping[int, float], weights: np.ndarr
     base = np.ones(len(index)) if weights is None else weights
     total, result = sum(shares.values()), np.zeros(len(index))
     for folder, share in shares.items():
-        mine = index.folder == folder
-        amount = base[mine].sum()
-        if share > 0 and amount == 0:
+        in_folder = index.folder == folder
+        folder_weight = base[in_folder].sum()
+        if share > 0 and folder_weight == 0:
             raise ValueError(f"{index.folders[folder].root} has a share of {share}, but all its samples have weight 0")
         if share > 0:
-            result[mine] = base[mine] * (share / total * len(index) / amount)
+            result[in_folder] = base[in_folder] * (share / total * len(index) / folder_weight)
     return result
 
 
@@ -51,10 +51,10 @@ def balanced_weights(table: pa.Table, column: str = "roles", power: float = 0.5)
     """
     values = table[column].combine_chunks()
     if pa.types.is_list(values.type):
-        row, words = numbers(pc.list_parent_indices(values)), values.flatten()
+        row, names = numbers(pc.list_parent_indices(values)), values.flatten()
     else:
-        row, words = np.arange(len(values)), values
-    code = numbers(words.dictionary_encode().indices)
+        row, names = np.arange(len(values)), values
+    code = numbers(names.dictionary_encode().indices)
     rarity = (np.bincount(code) / len(table)) ** -power
     count = np.bincount(row, minlength=len(table))
     total = np.bincount(row, rarity[code], minlength=len(table))

@@ -30,7 +30,7 @@ PENDING = ".pending"  # NAME.pending marks a tar that the folder's owner wrote a
 REPLACED = "replaced.json"  # names of tars listed in the old manifest and not in the new one
 
 
-class Placed(NamedTuple):
+class WrittenSample(NamedTuple):
     """Location of a written sample."""
 
     key: str
@@ -43,7 +43,7 @@ class Placed(NamedTuple):
 
 def write(
     samples: Iterable[tuple[str, dict[str, bytes]]], out: Folder, shard: int, max_bytes: int = 1 << 30, split: str = ""
-) -> Iterator[Placed]:
+) -> Iterator[WrittenSample]:
     """Write samples to <out>/<shard>-<n>-<sha256>.tar, with at most two in memory; yield each once its tar is in place.
 
     With a split, lower-case letters such as "train", the name is <out>/<split>-<shard>-<n>-<sha256>.tar. It ends in the first 12
@@ -53,25 +53,25 @@ def write(
     A new tar starts before the sample that would make the current one larger than max_bytes. Raises ValueError if keys are not in
     ascending order or do not fit into a tar header, FileExistsError if the owner of `out` did not write the file of that name.
     """
-    number, previous, placed, own = 0, "", list[Placed](), written(out)
-    rest = iter(samples)
-    sample = next(rest, None)
+    number, previous, placed, owned = 0, "", list[WrittenSample](), owned_tars(out)
+    remaining = iter(samples)
+    sample = next(remaining, None)
     while sample is not None:
         with out.draft() as (file, publish):
-            with tarfile.open(fileobj=(hashed := Hashed(file)), mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            with tarfile.open(fileobj=(hashing := HashingFile(file)), mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 while sample is not None:
                     key, members = sample
                     check_key(key, previous)
                     size = sum(512 + -(-len(data) // 512) * 512 for data in members.values())
                     if placed and tar.offset + size > max_bytes:
                         break
-                    placed.append(Placed(key, "", "", tar.offset, size, sorted(members)))
+                    placed.append(WrittenSample(key, "", "", tar.offset, size, sorted(members)))
                     for extension in sorted(members):
                         add(tar, f"{key}.{extension}", members[extension])
-                    previous, sample = key, next(rest, None)
-            sha256 = hashed.sha.hexdigest()
+                    previous, sample = key, next(remaining, None)
+            sha256 = hashing.sha.hexdigest()
             name = f"{split}-" * bool(split) + f"{shard:05d}-{number:03d}-{sha256[:12]}.tar"
-            if name not in own:
+            if name not in owned:
                 _check_name(out, name, sha256)
             out.put(b"", name + PENDING)
             publish(name)
@@ -85,7 +85,7 @@ def _check_name(out: Folder, name: str, sha256: str) -> None:
         raise FileExistsError(f"{out.path(name)} was not written by this work folder: move it away")
 
 
-class Hashed(io.BufferedIOBase):
+class HashingFile(io.BufferedIOBase):
     """A file that is written sequentially and hashed while it is written."""
 
     def __init__(self, file: BinaryIO):
@@ -115,7 +115,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(header, io.BytesIO(data))
 
 
-def split_into_tars(rows: Iterable[Packed]) -> dict[str, dict[str, Any]]:
+def split_statistics(rows: Iterable[Packed]) -> dict[str, dict[str, Any]]:
     """Return the statistics of each split: samples, fraction of all, components, fraction in the largest; {} without splits.
 
     Raises ValueError if two splits share a component, since training data would leak into evaluation.
@@ -150,12 +150,12 @@ def rows(folder: Folder) -> list[Packed]:
     try:
         with folder.reading("index.parquet") as file:
             table = pq.read_table(file, page_checksum_verification=True)
-        found = from_table(Packed, add_missing_columns(Packed, table))
+        packed = from_table(Packed, add_missing_columns(Packed, table))
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder.root}/index.parquet cannot be read: {error}; repack the data set") from None
-    for name in {row.shard for row in found} | {row.clip_id for row in found}:
+    for name in {row.shard for row in packed} | {row.clip_id for row in packed}:
         safe_name(name, f"{folder.root}/index.parquet")
-    return found
+    return packed
 
 
 def read_sample(folder: Folder, key: str, shard: str, offset: int, size: int) -> dict[str, bytes]:
@@ -187,32 +187,35 @@ def manifest(out: Folder) -> dict[str, Any]:
     return found if is_manifest(found) else {}
 
 
-def is_manifest(found: object) -> bool:
+def is_manifest(data: object) -> bool:
     """Return whether parsed JSON has the types of a manifest: names, sizes and sha256 of the tars and the index, splits."""
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         return False
-    shards, index, splits = found.get("shards", []), found.get("index", {}), found.get("splits", {})
+    shards, index, splits = data.get("shards", []), data.get("index", {}), data.get("splits", {})
     types = {"bytes": int, "sha256": str}
     return (
-        isinstance(found.get("format", ""), str)
+        isinstance(data.get("format", ""), str)
         and isinstance(shards, list)
         and all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in shards)
         and all(isinstance(e.get(key), type_) for e in shards for key, type_ in types.items())
-        and all(isinstance(each, dict) for each in (index, splits, found.get("about", {})))
-        and all(isinstance(about, dict) and {"share", "largest_component"} <= about.keys() for about in splits.values())
+        and all(isinstance(each, dict) for each in (index, splits, data.get("about", {})))
+        and all(
+            isinstance(statistics, dict) and {"share", "largest_component"} <= statistics.keys()
+            for statistics in splits.values()
+        )
         and all(isinstance(index[key], type_) for key, type_ in types.items() if key in index)
     )
 
 
-def listed(about: dict[str, Any]) -> set[str]:
+def listed_tars(about: dict[str, Any]) -> set[str]:
     """Return the names of the tars that a manifest, as `manifest` returns it, lists. Entries with other names are ignored."""
     return {entry["name"] for entry in about.get("shards", []) if TAR.fullmatch(entry["name"])}
 
 
-def written(out: Folder) -> set[str]:
+def owned_tars(out: Folder) -> set[str]:
     """Return the names of the tars that the owner of a folder wrote, both listed in the manifest and pending."""
     pending = {name.removesuffix(PENDING) for name in out.names() if name.endswith(PENDING)}
-    return listed(manifest(out)) | {name for name in pending if TAR.fullmatch(name)}
+    return listed_tars(manifest(out)) | {name for name in pending if TAR.fullmatch(name)}
 
 
 def put_manifest(out: Folder, about: dict[str, Any]) -> None:
@@ -230,11 +233,11 @@ def check_owner(out: Folder, about: dict[str, Any], owner: dict[str, str] | None
 
 
 def finish(
-    out: Folder, packed: Iterable[Packed], about: dict[str, Any], owner: dict[str, str] | None = None
+    out: Folder, packed: Iterable[Packed], extra: dict[str, Any], owner: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Write index.parquet and manifest.json for the tars of a data set, then remove the tars that they replace.
 
-    packed: every row of the stage `pack`, in any order. about: additional content of the manifest (recipe, models, licences), as
+    packed: every row of the stage `pack`, in any order. extra: additional content of the manifest (recipe, models, licences), as
     JSON. owner: the work folder that the manifest must belong to; None keeps the owner. Returns the manifest.
 
     Tars are removed after index and manifest are in place, and only those listed in the old manifest or left by `write`. Raises
@@ -242,18 +245,18 @@ def finish(
     """
     rows = sorted(packed, key=lambda row: (row.shard, row.offset))
     names = sorted({row.shard for row in rows})
-    splits = split_into_tars(rows)
-    there, sha256 = out.sizes(), {row.shard: row.shard_sha256 for row in rows}
-    missing = [name for name in names if name not in there]
+    splits = split_statistics(rows)
+    sizes, sha256 = out.sizes(), {row.shard: row.shard_sha256 for row in rows}
+    missing = [name for name in names if name not in sizes]
     if missing:
         raise FileNotFoundError(f"{', '.join(missing)} missing in {out.root}: run pack again")
-    old = manifest(out)
-    owner = owner or old.get("owner")
-    check_owner(out, old, owner)
+    previous = manifest(out)
+    owner = owner or previous.get("owner")
+    check_owner(out, previous, owner)
     samples, index = Counter(row.shard for row in rows), io.BytesIO()
     pq.write_table(to_table(Packed, rows), index, compression="zstd", write_page_checksum=True)
-    new = {
-        "about": about,
+    published = {
+        "about": extra,
         "format": FORMAT,
         "samples": len(rows),
         "frames": sum(row.frames for row in rows),
@@ -262,15 +265,15 @@ def finish(
         "roles": dict(sorted(Counter(role for row in rows for role in row.roles).items())),
         **({"splits": splits} if splits else {}),
         **({"owner": owner} if owner else {}),
-        "shards": [{"name": n, "samples": samples[n], "bytes": there[n], "sha256": sha256[n]} for n in names],
+        "shards": [{"name": n, "samples": samples[n], "bytes": sizes[n], "sha256": sha256[n]} for n in names],
     }
-    replaced = listed(old) - set(names)
+    replaced = listed_tars(previous) - set(names)
     if replaced:  # otherwise a run killed after writing the manifest would leave unlisted tars
         out.put(json.dumps(sorted(replaced | _replaced(out))).encode(), REPLACED)
     out.put(index.getvalue(), "index.parquet")
-    put_manifest(out, new)
+    put_manifest(out, published)
     remove_replaced(out)
-    return new
+    return published
 
 
 def _replaced(out: Folder) -> set[str]:
@@ -286,15 +289,15 @@ def remove_replaced(out: Folder) -> None:
 
     These are the tars of the previous manifest and those of interrupted runs. Other files are not touched.
     """
-    there = out.names()
-    markers = [name for name in there if name.endswith(PENDING) and TAR.fullmatch(name.removesuffix(PENDING))]
-    if not markers and REPLACED not in there:
+    existing = out.names()
+    markers = [name for name in existing if name.endswith(PENDING) and TAR.fullmatch(name.removesuffix(PENDING))]
+    if not markers and REPLACED not in existing:
         return
     for name in sorted(
-        {*(marker.removesuffix(PENDING) for marker in markers), *_replaced(out)} - listed(manifest(out))
+        {*(marker.removesuffix(PENDING) for marker in markers), *_replaced(out)} - listed_tars(manifest(out))
     ):
         out.remove(name)
     for marker in markers:
         out.remove(marker)
-    if REPLACED in there:
+    if REPLACED in existing:
         out.remove(REPLACED)

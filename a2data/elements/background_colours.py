@@ -11,7 +11,7 @@ from a2data.media.images import Box
 
 ROWS, COLUMNS = 12, 20  # grid of cells; each gets one colour name
 SIDE_PX = 4  # side of a cell in px after downscaling
-MIN_SHARE = 0.2  # smallest fraction of the background for a colour to be reported
+MIN_FRACTION = 0.2  # smallest fraction of the background for a colour to be reported
 
 
 def background_colours(picture: np.ndarray, boxes: Sequence[Box]) -> list[str]:
@@ -19,21 +19,21 @@ def background_colours(picture: np.ndarray, boxes: Sequence[Box]) -> list[str]:
 
     [] if the boxes leave less than a twentieth of the picture.
     """
-    free = free_cells(boxes, *picture.shape[:2])
-    if free.mean() < 0.05:
+    uncovered = free_cells(boxes, *picture.shape[:2])
+    if uncovered.mean() < 0.05:
         return []
     small = cv2.resize(picture, (COLUMNS * SIDE_PX, ROWS * SIDE_PX), interpolation=cv2.INTER_AREA)
     cells = small.reshape(ROWS, SIDE_PX, COLUMNS, SIDE_PX, 3).swapaxes(1, 2).reshape(ROWS, COLUMNS, -1, 3)
-    counts = Counter(colours.name(cells[at]) for at in zip(*np.nonzero(free), strict=True))
+    counts = Counter(colours.name(cells[cell]) for cell in zip(*np.nonzero(uncovered), strict=True))
     ranked = sorted(counts, key=lambda colour: (-counts[colour], colour))
-    return [colour for colour in ranked if counts[colour] >= MIN_SHARE * free.sum()]
+    return [colour for colour in ranked if counts[colour] >= MIN_FRACTION * uncovered.sum()]
 
 
 def free_cells(boxes: Sequence[Box], height: int, width: int) -> np.ndarray:
     """Return the cells of a height x width picture that the boxes do not touch, (ROWS, COLUMNS) bool."""
-    free = np.ones((ROWS, COLUMNS), bool)
+    uncovered = np.ones((ROWS, COLUMNS), bool)
     for x0, y0, x1, y1 in boxes:
         top, bottom = max(0, int(y0 / height * ROWS)), int(np.ceil(y1 / height * ROWS))
         left, right = max(0, int(x0 / width * COLUMNS)), int(np.ceil(x1 / width * COLUMNS))
-        free[top:bottom, left:right] = False
-    return free
+        uncovered[top:bottom, left:right] = False
+    return uncovered

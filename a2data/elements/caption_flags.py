@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 MIN_WORDS, MAX_WORDS = 4, 250
-NAMES = ("too short", "too long", "repeated", "near-duplicate", "names nothing")  # the last by its matches, see curate
+FLAGS = ("too short", "too long", "repeated", "near-duplicate", "names nothing")  # the last by its matches, see curate
 SHINGLE_WORDS = 3
-ALIKE = 0.8  # Jaccard index of the shingles from which two captions are near-duplicates
+MIN_JACCARD = 0.8  # Jaccard index of the shingles from which two captions are near-duplicates
 HASHES, BANDS = 64, 16  # of MinHash: pairs of a Jaccard index of 0.8 share one of 16 bands of 4 with probability 0.9998
 
 
@@ -21,44 +21,44 @@ def flags(
 
     The first of several equal or nearly equal captions, in the order of clip_id, is not flagged.
     """
-    found: dict[str, dict[str, str]] = defaultdict(dict)
+    flagged: dict[str, dict[str, str]] = defaultdict(dict)
     first: dict[str, str] = {}
     for clip_id in sorted(prompts):
         words = re.findall(r"[\w']+", prompts[clip_id].lower())
         if len(words) < min_words:
-            found["too short"][clip_id] = f"{len(words)} words, min = {min_words}"
+            flagged["too short"][clip_id] = f"{len(words)} words, min = {min_words}"
         if len(words) > max_words:
-            found["too long"][clip_id] = f"{len(words)} words, max = {max_words}"
+            flagged["too long"][clip_id] = f"{len(words)} words, max = {max_words}"
         text = " ".join(words)
         if text in first:
-            found["repeated"][clip_id] = f"the same words as {first[text]}"
+            flagged["repeated"][clip_id] = f"the same words as {first[text]}"
         else:
             first[text] = clip_id
     for clip_id, other, index in near_duplicates({clip_id: text for text, clip_id in first.items()}):
-        found["near-duplicate"].setdefault(clip_id, f"Jaccard index {index:.2f} with {other}")
-    return dict(found)
+        flagged["near-duplicate"].setdefault(clip_id, f"Jaccard index {index:.2f} with {other}")
+    return dict(flagged)
 
 
 def near_duplicates(texts: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
-    """Yield (key, earlier key, Jaccard index) of texts whose shingles of words agree by ALIKE; by MinHash (Broder 1997)."""
+    """Yield (key, earlier key, Jaccard index) of texts whose shingles of words agree by MIN_JACCARD; by MinHash (Broder 1997)."""
     shingles = {key: _shingles(text) for key, text in sorted(texts.items())}
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     # multiply-shift hashing (Dietzfelbinger et al. 1997): odd factors, the upper half of the product modulo 2 ** 64
     factors, offsets = (
-        draw.integers(1, 1 << 63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1) for _ in range(2)
+        rng.integers(1, 1 << 63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1) for _ in range(2)
     )
     bands: dict[bytes, list[str]] = defaultdict(list)
-    for key, mine in shingles.items():
-        values = np.array(sorted(mine), np.uint64)
+    for key, own in shingles.items():
+        values = np.array(sorted(own), np.uint64)
         signature = ((values[:, None] * factors + offsets) >> np.uint64(32)).min(axis=0)
-        near: set[str] = set()
+        candidates: set[str] = set()
         for number, band in enumerate(signature.reshape(BANDS, -1)):
             name = bytes([number]) + band.tobytes()
-            near.update(bands[name])
+            candidates.update(bands[name])
             bands[name].append(key)
-        for other in sorted(near):
-            index = len(mine & shingles[other]) / len(mine | shingles[other])
-            if index >= ALIKE:
+        for other in sorted(candidates):
+            index = len(own & shingles[other]) / len(own | shingles[other])
+            if index >= MIN_JACCARD:
                 yield key, other, index
 
 

@@ -23,10 +23,10 @@ CLOTHES = {
     **dict.fromkeys(_words("hat cap helmet glasses sunglasses scarf tie necklace bag backpack"), "accessory"),
     "hair": "hair",
 }
-PLACES = {"left": 0.0, "centre": 0.5, "center": 0.5, "middle": 0.5, "right": 1.0}
+POSITIONS = {"left": 0.0, "centre": 0.5, "center": 0.5, "middle": 0.5, "right": 1.0}
 SIZES = {"small": -1, "little": -1, "tiny": -1, "large": 1, "big": 1, "huge": 1}
 DETERMINERS = _words("a an the another third fourth fifth sixth seventh eighth ninth tenth")
-BREAKS = _words("in on at with and or of by from near behind beside wearing dressed holding who which is")
+BREAK_WORDS = _words("in on at with and or of by from near behind beside wearing dressed holding who which is")
 
 
 class Garment(NamedTuple):
@@ -38,30 +38,30 @@ class Garment(NamedTuple):
     end: int
 
 
-class Meaning(NamedTuple):
+class ParsedPhrase(NamedTuple):
     """Parsed noun phrase."""
 
     noun: str  # its head: "person", "bottle", "dining table"
     human: bool
     colours: tuple[str, ...]  # of the subject itself, not of its clothes
     garments: tuple[Garment, ...]
-    place: float | None  # 0 left, 0.5 centre, 1 right
+    position: float | None  # 0 left, 0.5 centre, 1 right
     size: int  # -1 small, 1 large, 0 not mentioned
 
 
-def read(phrase: str) -> Meaning:
+def parse(phrase: str) -> ParsedPhrase:
     """Parse a noun phrase such as "a small red bottle on the left"."""
     words = [(m.group().lower(), m.start(), m.end()) for m in re.finditer(r"[\w'-]+|,", phrase)]
     head = []
     for word, _, _ in words:
-        if word in BREAKS or word == ",":
+        if word in BREAK_WORDS or word == ",":
             break
         head.append(word)
     nouns = [w for w in head if w not in COLOURS and w not in SIZES and w not in DETERMINERS]
     size = next((SIZES[w] for w in head if w in SIZES), 0)
     human = any(w in PEOPLE for w in nouns)
-    own = colours(" ".join(head))
-    return Meaning(" ".join(nouns), human, own, _garments(words) if human else (), place(phrase), size)
+    own_colours = colours(" ".join(head))
+    return ParsedPhrase(" ".join(nouns), human, own_colours, _garments(words) if human else (), position(phrase), size)
 
 
 def colours(words: str) -> tuple[str, ...]:
@@ -69,21 +69,21 @@ def colours(words: str) -> tuple[str, ...]:
     return tuple(COLOURS[w] for w in re.findall(r"\w+", words.lower()) if w in COLOURS)
 
 
-def place(phrase: str) -> float | None:
+def position(phrase: str) -> float | None:
     """Return the position given by "on the left" and the like: 0 left, 0.5 centre, 1 right; None if not mentioned."""
-    said = re.search(r"\b(?:on|in|at) the (?:far )?(left|right|cent(?:er|re)|middle)\b", phrase.lower())
-    return PLACES[said.group(1)] if said else None
+    match = re.search(r"\b(?:on|in|at) the (?:far )?(left|right|cent(?:er|re)|middle)\b", phrase.lower())
+    return POSITIONS[match.group(1)] if match else None
 
 
 def _garments(words: list[tuple[str, int, int]]) -> tuple[Garment, ...]:
-    found = []
+    garments = []
     for n, (word, _, end) in enumerate(words):
         if word not in CLOTHES:
             continue
         first = n
-        while first and words[first - 1][0] not in BREAKS and words[first - 1][0] != ",":
+        while first and words[first - 1][0] not in BREAK_WORDS and words[first - 1][0] != ",":
             first -= 1
-        own = [w for w, _, _ in words[first:n]]
-        colour = next((COLOURS[w] for w in reversed(own) if w in COLOURS), "")
-        found.append(Garment(CLOTHES[word], colour, words[first][1], end))
-    return tuple(found)
+        modifiers = [w for w, _, _ in words[first:n]]
+        colour = next((COLOURS[w] for w in reversed(modifiers) if w in COLOURS), "")
+        garments.append(Garment(CLOTHES[word], colour, words[first][1], end))
+    return tuple(garments)

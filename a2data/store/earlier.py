@@ -12,7 +12,7 @@ from a2data.store.tables import Footer, Store, key_of
 
 log = logging.getLogger("a2data")
 
-SHA = 32  # bytes at the end of a file, the sha256 of those before
+SHA256_BYTES = 32  # bytes at the end of a file, the sha256 of those before
 
 
 class Earlier:
@@ -41,7 +41,7 @@ class Earlier:
                     data = pa.memory_map(copy.name).read_buffer()
         except (FileNotFoundError, pa.ArrowInvalid):
             return None
-        body = data[: max(0, len(data) - SHA)]
+        body = data[: max(0, len(data) - SHA256_BYTES)]
         if hashlib.sha256(body).digest() != data[len(body) :].to_pybytes():
             if len(data):
                 log.warning("%s is damaged: everything is paired again", path)
@@ -52,7 +52,7 @@ class Earlier:
     def save(self, name: str, table: pa.Table, key: str = "") -> None:
         """Replace a table."""
         with self.store.writing(self.stage.name(), f"{name}.kept") as out:
-            sink = _Hashing(out)
+            sink = _HashingFile(out)
             with pa.ipc.new_stream(pa.PythonFile(sink, "w"), table.schema.with_metadata({"key": key})) as writer:
                 writer.write_table(table)
             out.write(sink.sha.digest())
@@ -85,18 +85,18 @@ class Earlier:
 
     def _footer(self, shard: int) -> Footer | None:
         footer = self.store.footer(self.stage.name(), shard)
-        return footer if footer is not None and made_with(footer) == made_with(of_stage(self.stage)) else None
+        return footer if footer is not None and settings_of(footer) == settings_of(stage_footer(self.stage)) else None
 
 
-def made_with(footer: Footer) -> tuple:
+def settings_of(footer: Footer) -> tuple:
     return footer.settings, footer.models, footer.version
 
 
-def of_stage(stage: Stage) -> Footer:
+def stage_footer(stage: Stage) -> Footer:
     return Footer(settings=stage.cache_fields(), models=stage.models(), version=stage.version)
 
 
-class _Hashing:
+class _HashingFile:
     """A file that hashes what is written to it."""
 
     closed = False

@@ -8,25 +8,25 @@ SHOWN_CHARACTERS = 80  # of a rejected name in the error
 FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 
 
-def safe_name(name: str, where: str) -> str:
+def safe_name(name: str, origin: str) -> str:
     """Return `name` unchanged if it is a plain file name inside a folder.
 
-    where: origin of the name for the error message: a shard, a table, a line. Raises ValueError for a name that is empty, begins
-    with a dot, contains a slash, backslash or control character, or is longer than MAX_BYTES in UTF-8.
+    origin: where the name is from, for the error message: a shard, a table, a line. Raises ValueError for a name that is empty,
+    begins with a dot, contains a slash, backslash or control character, or is longer than MAX_BYTES in UTF-8.
     """
     if problem := _problem(name):
-        raise ValueError(f"{where}: {_short(name)} cannot be used as a file name: it {problem}")
+        raise ValueError(f"{origin}: {_short(name)} cannot be used as a file name: it {problem}")
     return name
 
 
-def safe_path(path: str, where: str) -> str:
+def safe_path(path: str, origin: str) -> str:
     """Return `path` unchanged if it is relative and every component is a safe name.
 
     Raises ValueError otherwise.
     """
     for part in path.split("/"):
         if problem := _problem(part):
-            raise ValueError(f"{where}: {_short(path)} is not a path inside its folder: {_short(part)} {problem}")
+            raise ValueError(f"{origin}: {_short(path)} is not a path inside its folder: {_short(part)} {problem}")
     return path
 
 
@@ -38,8 +38,8 @@ def _problem(name: str) -> str:
         return "begins with a dot"
     if "/" in name or "\\" in name:
         return "contains a path separator"
-    ordinary = name.isascii() and name.isprintable()
-    if not ordinary and any(unicodedata.category(character) in FORBIDDEN for character in name):
+    is_printable = name.isascii() and name.isprintable()
+    if not is_printable and any(unicodedata.category(character) in FORBIDDEN for character in name):
         return "contains a control character"
     return f"is longer than {MAX_BYTES} bytes" if len(name.encode()) > MAX_BYTES else ""
 

@@ -50,8 +50,8 @@ class Folder:
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Return name -> size of the files in this folder or one below; {} if the folder does not exist."""
-        where = self.path(folder) if folder else self.base
-        infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
+        path = self.path(folder) if folder else self.base
+        infos = self.fs.get_file_info(arrow_fs.FileSelector(path, allow_not_found=True))
         return {info.base_name: info.size for info in sorted(infos, key=lambda i: i.base_name) if info.is_file}
 
     def listing(self, folder: str) -> tuple[list[str], list[int], list[int]]:
@@ -60,18 +60,18 @@ class Folder:
         The time is 0 if the file system does not say; it or the size changes when a file is replaced, unless within a tick of the
         clock.
         """
-        where = self.path(folder)
+        path = self.path(folder)
         if self.local:
-            found = _local_listing(where)
+            files = _local_listing(path)
         elif isinstance(
             getattr(self.fs, "handler", None), arrow_fs.FSSpecHandler
         ):  # which hides the times of most file systems
-            found = _fsspec_listing(self.fs.handler.fs, where)
+            files = _fsspec_listing(self.fs.handler.fs, path)
         else:
-            infos = self.fs.get_file_info(arrow_fs.FileSelector(where, allow_not_found=True))
-            found = [(i.base_name, i.size, i.mtime_ns or 0) for i in infos if i.type == arrow_fs.FileType.File]
-        found.sort()
-        return tuple(map(list, zip(*found, strict=True))) if found else ([], [], [])  # type: ignore[return-value]
+            infos = self.fs.get_file_info(arrow_fs.FileSelector(path, allow_not_found=True))
+            files = [(i.base_name, i.size, i.mtime_ns or 0) for i in infos if i.type == arrow_fs.FileType.File]
+        files.sort()
+        return tuple(map(list, zip(*files, strict=True))) if files else ([], [], [])  # type: ignore[return-value]
 
     def entries(self) -> list[str]:
         """Return the names of the files and folders in this folder, sorted."""
@@ -205,24 +205,24 @@ def _filesystem(root: str) -> tuple[arrow_fs.FileSystem, str]:
         return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path.rstrip("/")
 
 
-Listed = list[tuple[str, int, int]]  # name, size, modification time in ns
+Listing = list[tuple[str, int, int]]  # name, size, modification time in ns
 
 
-def _local_listing(path: str) -> Listed:
+def _local_listing(path: str) -> Listing:
     """Return what Arrow would, at a third of the CPU time."""
-    found: Listed = []
+    files: Listing = []
     with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
         for entry in entries:
             try:
                 if entry.is_file():
-                    told = entry.stat()
-                    found.append((entry.name, told.st_size, told.st_mtime_ns))
+                    stat = entry.stat()
+                    files.append((entry.name, stat.st_size, stat.st_mtime_ns))
             except FileNotFoundError:  # removed meanwhile
                 pass
-    return found
+    return files
 
 
-def _fsspec_listing(fs: Any, path: str) -> Listed:
+def _fsspec_listing(fs: Any, path: str) -> Listing:
     fs.invalidate_cache(path)
     try:
         infos = fs.ls(path, detail=True)
@@ -235,7 +235,7 @@ def _fsspec_listing(fs: Any, path: str) -> Listed:
 def _modified_ns(info: Mapping[str, Any]) -> int:
     """Return the modification time in what fsspec says of a file; 0 if it is missing. Each file system names it differently."""
     names = ("mtime", "LastModified", "last_modified", "updated", "created")
-    told = next((info[name] for name in names if info.get(name)), 0)
-    if isinstance(told, str):
-        told = datetime.fromisoformat(told)
-    return int((told.timestamp() if isinstance(told, datetime) else told) * 1e9)
+    modified = next((info[name] for name in names if info.get(name)), 0)
+    if isinstance(modified, str):
+        modified = datetime.fromisoformat(modified)
+    return int((modified.timestamp() if isinstance(modified, datetime) else modified) * 1e9)

@@ -1,11 +1,10 @@
 """Completion state of a store: keys, digests and counts of all its parts, at the cost of one listing for each table.
 
-<root>/parts.ledger holds a row group for each table with an entry for each part: what its footer says of key, digest, settings
-and counts, and the size and modification time of the file that was read. It is derived data. A command lists each table once,
-uses the entries whose size and time equal those of the file, opens the other parts, and replaces the ledger atomically when it
-ends. A missing, damaged or outdated ledger therefore costs time and nothing else, and any number of processes may write it: the
-last one wins for the tables that it listed, and what it did not know is read again. Workers do not write it, so that killed ones
-cannot leave it half done.
+<root>/parts.ledger holds a row group for each table with an entry for each part: the key, digest, settings and counts in its
+footer, and the size and modification time of the file that was read. It is derived data. A command lists each table once, uses
+the entries whose size and time equal those of the file, opens the other parts, and replaces the ledger atomically when it ends. A
+missing, damaged or outdated ledger therefore costs only time, and any number of processes may write it: the last one wins for the
+tables that it listed, and missing entries are read again. Workers do not write it, so a killed worker cannot leave it incomplete.
 
 A file replaced within one tick of its clock, by another of the same size, would look unchanged. As in Git's index, an entry is
 therefore stored only if the file had not changed for RACY_NS when it was listed.
@@ -28,13 +27,13 @@ import pyarrow.compute as pc
 from a2data.stage import Stage
 from a2data.store import parquet
 from a2data.store.folder import Stamp
-from a2data.store.tables import Footer, Store, combined, key_of
+from a2data.store.tables import Footer, Store, combine_digests, key_of
 
 log = logging.getLogger("a2data")
 
-FILE = "parts.ledger"
+LEDGER_FILE = "parts.ledger"
 RACY_NS = 2_000_000_000  # the coarsest clock of a file system, that of FAT, ticks every 2 s
-THREADS = 16  # footers read at the same time from an object store
+MAX_THREADS = 16  # footers read at the same time from an object store
 SCHEMA = pa.schema(
     [
         ("shard", pa.int32()),
@@ -49,12 +48,12 @@ SCHEMA = pa.schema(
         ("proof", pa.string()),
     ]
 )
-NEW = Stamp(-1, 0)  # equals the stamp of no file
+UNTRUSTED = Stamp(-1, 0)  # equals the stamp of no file
 DIGEST = "S16"  # of a digest or key, 16 hexadecimal digits
 
 
 class Entry(NamedTuple):
-    """What the ledger knows of a part."""
+    """The ledger's copy of a part's footer."""
 
     bytes: int  # size and modification time of the file whose footer was read
     modified_ns: int
@@ -64,7 +63,7 @@ class Entry(NamedTuple):
     num_rejected: int
     num_failed: int
     made_with: str  # JSON of its settings, models and version
-    # what the key was found to be a hash of, see `Ledger.fresh`: the digest of what does not depend on the inputs, then theirs
+    # the inputs of the verified key, see `Ledger.fresh`: the digest of those that do not depend on tables, then of each table
     proof: str = ""
 
 
@@ -112,10 +111,10 @@ class Entries(MutableMapping[int, Entry]):
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of integers. Arrow's to_numpy would import pandas first, which takes half a second."""
-        kind = SCHEMA.field(name).type.to_pandas_dtype()
+        dtype = SCHEMA.field(name).type.to_pandas_dtype()
         chunks = self.rows[name].chunks
-        found = [np.frombuffer(c.buffers()[1], kind, len(c), c.offset * kind().itemsize) for c in chunks if len(c)]
-        return np.concatenate(found) if found else np.empty(0, kind)
+        arrays = [np.frombuffer(c.buffers()[1], dtype, len(c), c.offset * dtype().itemsize) for c in chunks if len(c)]
+        return np.concatenate(arrays) if arrays else np.empty(0, dtype)
 
     def strings(self, name: str, length: int) -> np.ndarray:
         """Return a column of ASCII text, (n,) bytes; text of another length is empty."""
@@ -131,43 +130,49 @@ class Entries(MutableMapping[int, Entry]):
 
     def find(self, shards: np.ndarray) -> np.ndarray:
         """Return the index of each shard, (n,) int64; -1 if it has no entry."""
-        known = self.column("shard")
-        order = np.argsort(known, kind="stable")
-        at = order[np.minimum(np.searchsorted(known, shards, sorter=order), len(known) - 1)] if len(known) else order
-        return np.where(known[at] == shards, at, -1) if len(known) else np.full(len(shards), -1)
+        known_shards = self.column("shard")
+        order = np.argsort(known_shards, kind="stable")
+        index = (
+            order[np.minimum(np.searchsorted(known_shards, shards, sorter=order), len(known_shards) - 1)]
+            if len(known_shards)
+            else order
+        )
+        return np.where(known_shards[index] == shards, index, -1) if len(known_shards) else np.full(len(shards), -1)
 
     def digests(self, shards: np.ndarray) -> list[str]:
         """Return the digest of the part of each shard; "" if it has no entry."""
-        at = self.find(shards)
-        known = np.append(self.strings("digest", 16), b"")
-        return [digest.decode() for digest in known[at].tolist()]
+        index = self.find(shards)
+        digests = np.append(self.strings("digest", 16), b"")
+        return [digest.decode() for digest in digests[index].tolist()]
 
     def set_proofs(self, proofs: dict[int, str]) -> None:
         """Set the proofs of some entries, by index."""
-        told = self.rows["proof"].to_pylist()
+        column = self.rows["proof"].to_pylist()
         for index, proof in proofs.items():
-            told[index] = proof
-        where = SCHEMA.get_field_index("proof")
-        self._rows, self._by_shard = self.rows.set_column(where, SCHEMA.field(where), pa.array(told, pa.string())), None
+            column[index] = proof
+        position = SCHEMA.get_field_index("proof")
+        self._rows, self._by_shard = (
+            self.rows.set_column(position, SCHEMA.field(position), pa.array(column, pa.string())),
+            None,
+        )
 
     def replace(self, rows: pa.Table) -> None:
         self._rows, self._by_shard = rows, None
 
 
 class Ledger:
-    """The parts of a store as they were when their table was first asked for, except for those that were reread since."""
+    """The parts of a store as of the first access to their table, except for those that were reread since."""
 
     def __init__(self, store: Store):
         self.store = store
         self.tables: dict[str, Entries] = {}
         self.listed: dict[str, list[str]] = {}  # table -> names of all its files
         self.modified_ns: dict[str, int] = {}  # table -> modification time of its newest part
-        self.read_now: dict[
-            str, list[int]
-        ] = {}  # table -> shards whose parts were new or had changed when it was listed
+        # table -> shards whose parts were new or had changed when it was listed
+        self.reread_shards: dict[str, list[int]] = {}
         self.outdated: set[str] = set()  # tables whose files have changed since they were listed
         self.unsaved: set[str] = set()  # tables with other entries than the file
-        self.stored = _Stored(store)
+        self.stored = _LedgerFile(store)
 
     def entries(self, table: str) -> Entries:
         """Return the entries of a table by shard. They are updated in place by `reread` and `refresh`."""
@@ -185,26 +190,26 @@ class Ledger:
         return self.listed[table]
 
     def is_fresh(self, stage: Stage) -> Callable[[tuple[int, ...]], bool]:
-        """Return a function that tells whether the parts of a job of this stage are up to date, as Store.is_up_to_date does."""
-        mine, reads = self.entries(stage.name()), [(name, self.entries(name)) for name in stage.reads]
+        """Return a function that returns whether the parts of a job of this stage are up to date, like Store.is_up_to_date."""
+        own, reads = self.entries(stage.name()), [(name, self.entries(name)) for name in stage.reads]
         key = key_of(stage)
 
         def fresh(job: tuple[int, ...]) -> bool:
             if stage.per != "all":
                 (shard,) = job
                 try:
-                    return mine[shard].key == key({name: entries[shard].digest for name, entries in reads})
+                    return own[shard].key == key({name: entries[shard].digest for name, entries in reads})
                 except KeyError:
                     return False
             shards = np.array(job, np.int64)
-            digests = {name: entries.digests(shards) for name, entries in [*reads, ("", mine)]}
+            digests = {name: entries.digests(shards) for name, entries in [*reads, ("", own)]}
             if not all(map(all, digests.values())):
                 return False
-            own = combined(digests.pop(""))
-            wanted = key({name: combined(found) for name, found in digests.items()})
-            if np.all(mine.strings("key", 16)[mine.find(shards)] == wanted.encode()):
+            own_digest = combine_digests(digests.pop(""))
+            expected = key({name: combine_digests(of_shards) for name, of_shards in digests.items()})
+            if np.all(own.strings("key", 16)[own.find(shards)] == expected.encode()):
                 return True
-            return self.store.recorded(stage.name()) == (wanted, own)
+            return self.store.recorded_result(stage.name()) == (expected, own_digest)
 
         return fresh
 
@@ -212,33 +217,33 @@ class Ledger:
         """Return whether the part of each shard is up to date, (n,) bool, as `is_fresh` does. Not for a stage over all shards.
 
         The key of a part is a hash of the stage's settings, code version, schema and models and of the digests of its inputs.
-        Once it was computed and found equal, these are its proof, and comparing them again does without the hash.
+        Once it was computed and found equal, these are its proof, and later checks compare them without the hash.
         """
-        mine, reads = self.entries(stage.name()), [(name, self.entries(name)) for name in sorted(stage.reads)]
+        own, reads = self.entries(stage.name()), [(name, self.entries(name)) for name in sorted(stage.reads)]
         if not len(shards):
             return np.zeros(0, bool)
-        key, wanted = key_of(stage), np.asarray(shards, np.int64)
-        at, places = mine.find(wanted), [entries.find(wanted) for _, entries in reads]
-        there = np.min([at, *places], axis=0) >= 0
-        told = np.zeros((len(wanted), 1 + len(reads)), DIGEST)
-        told[:, 0] = key({"": " ".join(stage.reads)})
-        for number, ((_, entries), place) in enumerate(zip(reads, places, strict=True), 1):
+        key, job_shards = key_of(stage), np.asarray(shards, np.int64)
+        own_index, input_indices = own.find(job_shards), [entries.find(job_shards) for _, entries in reads]
+        exists = np.min([own_index, *input_indices], axis=0) >= 0
+        digests_by_input = np.zeros((len(job_shards), 1 + len(reads)), DIGEST)
+        digests_by_input[:, 0] = key({"": " ".join(stage.reads)})
+        for number, ((_, entries), index) in enumerate(zip(reads, input_indices, strict=True), 1):
             if len(entries):
-                told[:, number] = entries.strings("digest", 16)[place]
-        proof = told.view(f"S{told.dtype.itemsize * told.shape[1]}").ravel()
-        if not len(mine):
-            return there
-        fresh = there & (mine.strings("proof", proof.dtype.itemsize)[at] == proof)
-        keys, proven = mine.strings("key", 16), {}
-        for n in np.flatnonzero(there & ~fresh).tolist():
-            digests = [digest.decode() for digest in told[n, 1:].tolist()]
+                digests_by_input[:, number] = entries.strings("digest", 16)[index]
+        proof = digests_by_input.view(f"S{digests_by_input.dtype.itemsize * digests_by_input.shape[1]}").ravel()
+        if not len(own):
+            return exists
+        up_to_date = exists & (own.strings("proof", proof.dtype.itemsize)[own_index] == proof)
+        keys, new_proofs = own.strings("key", 16), {}
+        for n in np.flatnonzero(exists & ~up_to_date).tolist():
+            digests = [digest.decode() for digest in digests_by_input[n, 1:].tolist()]
             inputs = dict(zip((name for name, _ in reads), digests, strict=True))
-            if all(digests) and keys[at[n]] == key(inputs).encode():
-                fresh[n], proven[int(at[n])] = True, proof[n].decode()
-        if proven:
-            mine.set_proofs(proven)
+            if all(digests) and keys[own_index[n]] == key(inputs).encode():
+                up_to_date[n], new_proofs[int(own_index[n])] = True, proof[n].decode()
+        if new_proofs:
+            own.set_proofs(new_proofs)
             self.unsaved.add(stage.name())
-        return fresh
+        return up_to_date
 
     def reread(self, parts: Iterable[tuple[str, int]]) -> None:
         """Read the footers of parts (table, shard) that may have changed. `save` stores them later."""
@@ -249,7 +254,7 @@ class Ledger:
             if footer is None:
                 entries.pop(shard, None)
             else:
-                entries[shard] = self._entry(NEW, footer)
+                entries[shard] = self._entry(UNTRUSTED, footer)
 
     def save(self) -> None:
         """List the outdated tables again and replace the stored entries of all tables, if any has changed.
@@ -261,60 +266,58 @@ class Ledger:
         self.outdated.clear()
         if not self.unsaved:
             return
-        kept = {
-            table: entries.rows.filter(pc.not_equal(entries.rows["bytes"], NEW.bytes))
+        tables = {
+            table: entries.rows.filter(pc.not_equal(entries.rows["bytes"], UNTRUSTED.bytes))
             for table, entries in self.tables.items()
         }
         try:
-            _write(self.store, kept)
+            _write(self.store, tables)
         except OSError as error:
-            log.warning("%s cannot be written: %s", self.store.path(FILE), error)
+            log.warning("%s cannot be written: %s", self.store.path(LEDGER_FILE), error)
         self.unsaved.clear()
-        self.stored = _Stored(self.store)
+        self.stored = _LedgerFile(self.store)
 
     def refresh(self, table: str) -> None:
         """List a table, and read the footers of the parts that are new or have changed. `save` stores them."""
-        at_ns = time.time_ns()
+        listed_ns = time.time_ns()
         with _without_gc():
             names, sizes, modified_ns = self.store.listing(table)
         parts = [n for n, name in enumerate(names) if name.endswith(".parquet")]
         shards = np.array([int(names[n][:-8]) for n in parts], np.int64)
         stamps = np.array([sizes, modified_ns], np.int64).reshape(2, -1)[:, parts]
         stored = Entries(self.stored.table(table))
-        at = stored.find(shards)
-        same = at >= 0
-        for name, found in zip(("bytes", "modified_ns"), stamps, strict=True):
-            same &= (stored.column(name)[at] == found) if len(stored) else False
-        self.read_now[table] = unread = shards[~same].tolist()
-        trusted = ((stamps[1] > 0) & (stamps[1] <= at_ns - RACY_NS))[~same].tolist()
+        index = stored.find(shards)
+        same = index >= 0
+        for name, values in zip(("bytes", "modified_ns"), stamps, strict=True):
+            same &= (stored.column(name)[index] == values) if len(stored) else False
+        self.reread_shards[table] = changed = shards[~same].tolist()
+        trusted = ((stamps[1] > 0) & (stamps[1] <= listed_ns - RACY_NS))[~same].tolist()
         read = list[tuple[int, Entry]]()
-        for shard, size, when, trust, footer in zip(
-            unread, *stamps[:, ~same].tolist(), trusted, self._footers(table, unread), strict=True
+        for shard, size, modified, is_trusted, footer in zip(
+            changed, *stamps[:, ~same].tolist(), trusted, self._footers(table, changed), strict=True
         ):
             if footer:
-                read.append((shard, self._entry(Stamp(size, when) if trust else NEW, footer)))
+                read.append((shard, self._entry(Stamp(size, modified) if is_trusted else UNTRUSTED, footer)))
         self.modified_ns[table] = int(stamps[1].max(initial=0))
-        rows = (
-            stored.rows
-            if same.all() and np.array_equal(at, np.arange(len(stored)))
-            else stored.rows.take(pa.array(at[same].tolist(), pa.int64()))
-        )
+        rows = stored.rows
+        if not (same.all() and np.array_equal(index, np.arange(len(stored)))):
+            rows = rows.take(pa.array(index[same].tolist(), pa.int64()))
         if read:
-            others = Entries(SCHEMA.empty_table())
-            others.update(read)
-            rows = pa.concat_tables([rows, others.rows]).unify_dictionaries()
-            place = Entries(rows).find(shards)
-            rows = rows.take(pa.array(place[place >= 0].tolist(), pa.int64()))
+            new_entries = Entries(SCHEMA.empty_table())
+            new_entries.update(read)
+            rows = pa.concat_tables([rows, new_entries.rows]).unify_dictionaries()
+            order = Entries(rows).find(shards)
+            rows = rows.take(pa.array(order[order >= 0].tolist(), pa.int64()))
         self.tables.setdefault(table, Entries(rows)).replace(rows)
         # a damaged part was moved aside while it was read
-        self.listed[table] = self.store.names(table) if len(read) < len(unread) else names
+        self.listed[table] = self.store.names(table) if len(read) < len(changed) else names
         if any(trusted) or len(rows) - len(read) < len(stored):
             self.unsaved.add(table)
 
     def _footers(self, table: str, shards: list[int]) -> list[Footer | None]:
         if self.store.local:
             return [self.store.footer(table, shard) for shard in shards]
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(MAX_THREADS) as pool:
             return list(pool.map(lambda shard: self.store.footer(table, shard), shards))
 
     def _entry(self, stamp: Stamp, footer: Footer) -> Entry:
@@ -327,7 +330,7 @@ class Ledger:
 
 @contextlib.contextmanager
 def _without_gc() -> Iterator[None]:
-    """Stop the search for cycles while many tuples are made, of which it would take a third of the time."""
+    """Disable garbage collection while many tuples are created: it would take a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -337,11 +340,11 @@ def _without_gc() -> Iterator[None]:
             gc.enable()
 
 
-class _Stored:
+class _LedgerFile:
     """The stored entries of a store; none if the file is missing or cannot be read."""
 
     def __init__(self, store: Store):
-        self.store, self.path = store, store.path(FILE)
+        self.store, self.path = store, store.path(LEDGER_FILE)
         self.reader: parquet.Reader | None = None
         self.groups: dict[str, int] | None = None  # table -> its row group; None: not read yet
 
@@ -358,7 +361,7 @@ class _Stored:
         return SCHEMA.empty_table()
 
     def _open(self) -> dict[str, int]:
-        data = self.store.get(FILE)
+        data = self.store.get(LEDGER_FILE)
         if data is None:
             return {}
         self.reader = parquet.Reader(pa.BufferReader(data), self.path)
@@ -369,12 +372,12 @@ class _Stored:
 
 def _write(store: Store, tables: dict[str, pa.Table]) -> None:
     """Replace the file by these entries; those of other tables stay as they are."""
-    old = _Stored(store)
+    old = _LedgerFile(store)
     old.table("")
     others = {name: old.table(name) for name in old.groups or {} if name not in tables}
-    made = {name: rows for name, rows in (others | tables).items() if len(rows)}
-    with store.writing(FILE) as out:
+    tables_written = {name: rows for name, rows in (others | tables).items() if len(rows)}
+    with store.writing(LEDGER_FILE) as out:
         writer = parquet.Writer(out, SCHEMA)
-        for rows in made.values():
+        for rows in tables_written.values():
             writer.write(rows.combine_chunks())
-        writer.close({"tables": json.dumps([*made])})
+        writer.close({"tables": json.dumps([*tables_written])})

@@ -17,26 +17,26 @@ import pyarrow.parquet as pq
 
 # followed by 32 bytes, in front of the footer
 SEAL = b"a2data-footer-sha256:"
-END = 8  # bytes after the footer: its length, "PAR1"
-TAIL = 1 << 16  # bytes of the first read; nearly all footers are shorter
+FOOTER_END = 8  # bytes after the footer: its length, "PAR1"
+TAIL_BYTES = 1 << 16  # bytes of the first read; nearly all footers are shorter
 
 
 class DamagedError(ValueError):
     """The content of a file differs from what was written.
 
-    path: its path in its file system. why: what the reader found. moved: new path of the file, "" if it was not moved.
+    path: its path in its file system. reason: what the reader found. moved: new path of the file, "" if it was not moved.
     """
 
-    def __init__(self, path: str, why: str, moved: str = ""):
-        super().__init__(path, why, moved)
-        self.path, self.why, self.moved = path, why, moved
+    def __init__(self, path: str, reason: str, moved: str = ""):
+        super().__init__(path, reason, moved)
+        self.path, self.reason, self.moved = path, reason, moved
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.why})" + (f": moved to {self.moved}" if self.moved else "")
+        return f"{self.path} is damaged ({self.reason})" + (f": moved to {self.moved}" if self.moved else "")
 
 
 @contextlib.contextmanager
-def reporting(path: str) -> Iterator[None]:
+def translate_errors(path: str) -> Iterator[None]:
     """Turn pyarrow's exceptions about the content of a file into DamagedError. I/O errors are propagated unchanged."""
     try:
         yield
@@ -67,31 +67,31 @@ class Writer:
         """Write the footer, with these notes, and the seal in front of it."""
         if notes:
             self.parquet.add_key_value_metadata(notes)
-        self.sink.held = bytearray()
+        self.sink.buffer = bytearray()
         self.parquet.close()
-        tail = bytes(self.sink.held)
-        begin = len(tail) - END - _length(tail)
+        tail = bytes(self.sink.buffer)
+        begin = len(tail) - FOOTER_END - _length(tail)
         self.sink.file.write(tail[:begin] + SEAL + hashlib.sha256(tail[begin:]).digest() + tail[begin:])
 
 
 class _Sink:
-    """The file that pyarrow writes to. If `held` is not None, it collects the bytes instead."""
+    """The file that pyarrow writes to. If `buffer` is not None, it collects the bytes instead."""
 
     closed = False
 
     def __init__(self, file: Any):
         self.file = file
-        self.held: bytearray | None = None
+        self.buffer: bytearray | None = None
 
     def write(self, data: Any) -> int:
-        if self.held is None:
+        if self.buffer is None:
             self.file.write(data)
         else:
-            self.held += data
+            self.buffer += data
         return len(data)
 
     def tell(self) -> int:
-        return self.file.tell() + len(self.held or b"")
+        return self.file.tell() + len(self.buffer or b"")
 
     def flush(self) -> None:
         pass
@@ -102,7 +102,7 @@ class _Sink:
 
 def _length(tail: bytes) -> int:
     """Return the length of the footer in bytes, from the last bytes of the file."""
-    return int.from_bytes(tail[-END:-4], "little")
+    return int.from_bytes(tail[-FOOTER_END:-4], "little")
 
 
 class Reader:
@@ -122,7 +122,7 @@ class Reader:
     @functools.cached_property
     def parquet(self) -> pq.ParquetFile:
         """Return pyarrow's reader, made when rows are needed: most parts are opened for their notes alone."""
-        with reporting(self.path):
+        with translate_errors(self.path):
             return pq.ParquetFile(
                 self.file,
                 metadata=self.metadata,
@@ -133,7 +133,7 @@ class Reader:
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """Return the names and types of the columns."""
-        with reporting(self.path):
+        with translate_errors(self.path):
             return self.parquet.schema_arrow
 
     @property
@@ -143,27 +143,29 @@ class Reader:
 
     def group(self, number: int, columns: list[str] | None = None) -> pa.Table:
         """Return a row group."""
-        with reporting(self.path):
+        with translate_errors(self.path):
             table = self.parquet.read_row_group(number, columns=columns)
             if not self.sealed:
                 table.validate(full=True)
-        about = self.metadata.row_group(number)
-        if len(table) != about.num_rows:
-            raise DamagedError(self.path, f"row group {number} has {len(table)} of {about.num_rows} rows")
+        group_metadata = self.metadata.row_group(number)
+        if len(table) != group_metadata.num_rows:
+            raise DamagedError(self.path, f"row group {number} has {len(table)} of {group_metadata.num_rows} rows")
         if self.sealed:
-            self._count_values(table, about)
+            self._count_values(table, group_metadata)
         return table
 
-    def _count_values(self, table: pa.Table, about: pq.RowGroupMetaData) -> None:
+    def _count_values(self, table: pa.Table, group_metadata: pq.RowGroupMetaData) -> None:
         """Compare the lengths of lists with the footer. Checksums do not cover page headers, whose damage may shorten a list."""
-        stated: dict[str, list[int]] = {}
-        for number in range(about.num_columns):
-            column = about.column(number)
-            stated.setdefault(column.path_in_schema.split(".")[0], []).append(column.num_values)
+        expected: dict[str, list[int]] = {}
+        for number in range(group_metadata.num_columns):
+            column = group_metadata.column(number)
+            expected.setdefault(column.path_in_schema.split(".")[0], []).append(column.num_values)
         for name in table.column_names:
-            found = [sum(counts) for counts in zip(*map(_values, table[name].chunks), strict=True)]
-            if found and found != stated[name]:
-                raise DamagedError(self.path, f"column {name!r} has {found} values, but its footer says {stated[name]}")
+            counts_found = [sum(counts) for counts in zip(*map(_values, table[name].chunks), strict=True)]
+            if counts_found and counts_found != expected[name]:
+                raise DamagedError(
+                    self.path, f"column {name!r} has {counts_found} values, but its footer says {expected[name]}"
+                )
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
         """Return all rows. They are read group by group, so that a page with a wrong number of values cannot shift later ones."""
@@ -176,13 +178,13 @@ class Reader:
 
 def _values(array: pa.Array) -> list[int]:
     """Count the values of each leaf column of an array as Parquet does: an empty list counts as one."""
-    kind = array.type
-    if pa.types.is_struct(kind):
-        return [count for number in range(kind.num_fields) for count in _values(array.field(number))]
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    dtype = array.type
+    if pa.types.is_struct(dtype):
+        return [count for number in range(dtype.num_fields) for count in _values(array.field(number))]
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
         empty = pc.sum(pc.equal(pc.fill_null(pc.list_value_length(array), 0), 0)).as_py() or 0
         return [empty + count for count in _values(array.flatten())]
-    if pa.types.is_fixed_size_list(kind):
+    if pa.types.is_fixed_size_list(dtype):
         return _values(array.flatten())
     return [len(array)]
 
@@ -190,21 +192,21 @@ def _values(array: pa.Array) -> list[int]:
 def _metadata(file: pa.NativeFile, path: str) -> tuple[pq.FileMetaData, bool]:
     """Return the footer and whether it has a seal. Raises DamagedError if the two disagree."""
     size = file.size()
-    tail = file.read_at(min(size, TAIL), max(0, size - TAIL))
-    need = _length(tail) + END + len(SEAL) + 32
+    tail = file.read_at(min(size, TAIL_BYTES), max(0, size - TAIL_BYTES))
+    need = _length(tail) + FOOTER_END + len(SEAL) + 32
     if len(tail) < need <= size:
         tail = file.read_at(need, size - need)
-    if len(tail) < 12 or tail[-4:] != b"PAR1" or _length(tail) + END > len(tail):
+    if len(tail) < 12 or tail[-4:] != b"PAR1" or _length(tail) + FOOTER_END > len(tail):
         raise DamagedError(path, f"its {size} bytes lack the end of a Parquet file: truncated or overwritten")
-    footer = tail[len(tail) - END - _length(tail) :]
+    footer = tail[len(tail) - FOOTER_END - _length(tail) :]
     seal = tail[: len(tail) - len(footer)][-len(SEAL) - 32 :]
     sealed = seal.startswith(SEAL)
     if sealed and seal[len(SEAL) :] != hashlib.sha256(footer).digest():
         raise DamagedError(path, "the footer differs from its checksum")
-    with reporting(path):
-        return _parsed(footer), sealed
+    with translate_errors(path):
+        return _parse_footer(footer), sealed
 
 
 @functools.lru_cache(128)  # a run looks at the same few footers again and again
-def _parsed(footer: bytes) -> pq.FileMetaData:
+def _parse_footer(footer: bytes) -> pq.FileMetaData:
     return pq.read_metadata(pa.BufferReader(b"PAR1" + footer))

@@ -44,7 +44,7 @@ def to_table(record: type, rows: Iterable[Any]) -> pa.Table:
     rows = list(rows)
     columns = []
     for field in schema(record):
-        values = [_plain(getattr(row, field.name)) for row in rows]
+        values = [_to_python(getattr(row, field.name)) for row in rows]
         try:
             columns.append(pa.array(values, type=field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -57,24 +57,24 @@ def add_missing_columns(record: type, table: pa.Table) -> pa.Table:
 
     Raises ValueError for a missing column without a default: such a table cannot be read.
     """
-    for place, (field, hint) in enumerate(_hints(record)):
+    for position, (field, hint) in enumerate(_hints(record)):
         if field.name not in table.column_names:
             if field.default is MISSING:
                 raise ValueError(
                     f"a table of {record.__name__} lacks the column {field.name!r}: it was written by another version; "
                     "`a2data run` makes it again"
                 )
-            value = pa.array([_plain(field.default)] * len(table), arrow_type(hint))
-            table = table.add_column(place, pa.field(field.name, arrow_type(hint), nullable=False), value)
+            value = pa.array([_to_python(field.default)] * len(table), arrow_type(hint))
+            table = table.add_column(position, pa.field(field.name, arrow_type(hint), nullable=False), value)
     return table
 
 
-def _plain(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     """Convert nested records to dictionaries, and numpy scalars and arrays to Python values."""
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _to_python(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_to_python(v) for v in value]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value
@@ -84,18 +84,20 @@ def from_table(record: type, table: pa.Table | pa.RecordBatch) -> list[Any]:
     """Return the rows of a table as records, including nested ones."""
     hints = _hints(record)
     columns = [table.column(f.name).to_pylist() for f, _ in hints]
-    makers = [_maker(h) for _, h in hints]
-    return [record(*(make(v) for make, v in zip(makers, row, strict=True))) for row in zip(*columns, strict=True)]
+    converters = [_converter(h) for _, h in hints]
+    return [
+        record(*(convert(v) for convert, v in zip(converters, row, strict=True))) for row in zip(*columns, strict=True)
+    ]
 
 
-def _maker(hint: Any) -> Any:
+def _converter(hint: Any) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if isinstance(hint, type) and is_dataclass(hint):
-        inner = [(f.name, _maker(h)) for f, h in _hints(hint)]
-        return lambda v: hint(**{name: make(v[name]) for name, make in inner})
+        field_converters = [(f.name, _converter(h)) for f, h in _hints(hint)]
+        return lambda v: hint(**{name: convert(v[name]) for name, convert in field_converters})
     if origin is list and (is_dataclass(args[0]) or get_origin(args[0]) is tuple):
-        make = _maker(args[0])
-        return lambda v: [make(x) for x in v]
+        convert = _converter(args[0])
+        return lambda v: [convert(x) for x in v]
     if origin is tuple:
         return tuple
     assert origin not in (Union, UnionType), f"{hint} is optional: use an empty value instead"

@@ -15,7 +15,7 @@ FOLDER = "sources"
 SourceFile = Callable[[str, str], Opener | None]
 
 
-def in_place(video_id: str, path: str) -> None:
+def open_in_place(video_id: str, path: str) -> None:
     """Return None: a SourceFile for sources without copies."""
 
 
@@ -53,7 +53,7 @@ class SourceFiles:
         os.close(handle)
         return path
 
-    def keep(self, scratch: str, video_id: str) -> None:
+    def store_download(self, scratch: str, video_id: str) -> None:
         """Publish a finished download as the copy of a source."""
         if self.store.local:
             self.store.publish(scratch, self._path(video_id))

@@ -26,14 +26,14 @@ from a2data.stage import Stage
 from a2data.store import parquet, pixels
 from a2data.store.folder import Folder
 from a2data.store.schema import add_missing_columns, from_table, schema, to_table
-from a2data.store.url import refuse_password
+from a2data.store.url import reject_password
 
 log = logging.getLogger("a2data")
 
 SPILL_ROWS = 16
-DAMAGED = ".damaged"  # suffix of a part that was moved aside
-RECORD = "made.json"  # of a stage over all shards, see Store.record
-COPY = ".copy"  # SHARD.copy is a second copy of SHARD.parquet
+DAMAGED_SUFFIX = ".damaged"  # suffix of a part that was moved aside
+RESULT_FILE = "made.json"  # of a stage over all shards, see Store.record
+COPY_SUFFIX = ".copy"  # SHARD.copy is a second copy of SHARD.parquet
 ROW_GROUP_BYTES = 1 << 20  # size of one read: some hundred rows without pixels, one or two clips with pixels
 
 
@@ -64,7 +64,7 @@ class Store(Folder):
     """A folder of tables: <root>/<stage>/<shard>.parquet."""
 
     def __init__(self, root: str | os.PathLike):
-        super().__init__(refuse_password(str(root)))
+        super().__init__(reject_password(str(root)))
 
     def part(self, stage: str, shard: int) -> str:
         return self.path(stage, f"{shard:05d}.parquet")
@@ -83,7 +83,7 @@ class Store(Folder):
         """
         if error.moved or not error.path.startswith(f"{self.base}/"):
             return error
-        stage, shard = self.place(error.path)
+        stage, shard = self.stage_and_shard(error.path)
         name = f"{shard:05d}.parquet"
         try:
             self.check(stage, shard)
@@ -92,17 +92,17 @@ class Store(Folder):
             return error
         except parquet.DamagedError:
             pass
-        taken = set(self.names(stage))
-        moved = next(n for k in count() if (n := f"{name}{DAMAGED}{f'.{k}' if k else ''}") not in taken)
+        existing = set(self.names(stage))
+        new_name = next(n for k in count() if (n := f"{name}{DAMAGED_SUFFIX}{f'.{k}' if k else ''}") not in existing)
         try:
-            self.fs.move(error.path, self.path(stage, moved))
+            self.fs.move(error.path, self.path(stage, new_name))
         except OSError:
             return error
         if (copy := self._copy(stage, shard)) is not None:
             self.put(copy, stage, name)
-        return parquet.DamagedError(error.path, error.why, self.path(stage, moved))
+        return parquet.DamagedError(error.path, error.reason, self.path(stage, new_name))
 
-    def place(self, path: str) -> tuple[str, int]:
+    def stage_and_shard(self, path: str) -> tuple[str, int]:
         """Return the stage and the shard of the part at a path."""
         *_, stage, name = path.split("/")
         return stage, int(name.split(".")[0])
@@ -131,36 +131,36 @@ class Store(Folder):
                 rows += len(table)
                 if not part.sealed:
                     pixels.check(table, path)
-            if b"a2data" in part.notes and rows != (stated := _footer(part.notes[b"a2data"], path).rows):
-                raise parquet.DamagedError(path, f"it has {rows} rows, but its footer says {stated}")
+            if b"a2data" in part.notes and rows != (expected := _footer(part.notes[b"a2data"], path).rows):
+                raise parquet.DamagedError(path, f"it has {rows} rows, but its footer says {expected}")
             return part.sealed
 
     def check_pixels(self, stage: str, shard: int, column: str, values: Iterable[str]) -> None:
         """Raise DamagedError if a part without checksums has damaged pixels in rows with one of these values in a column."""
-        wanted = pa.array(sorted(values), pa.string())
-        with self.opened(stage, shard) as part:
+        selected = pa.array(sorted(values), pa.string())
+        with self.open_part(stage, shard) as part:
             if not part.sealed and column in part.names:
                 for number in range(part.groups):
                     table = part.group(number)
-                    pixels.check(table.filter(pc.is_in(table[column], wanted)), part.path)
+                    pixels.check(table.filter(pc.is_in(table[column], selected)), part.path)
 
     def keep_copy(self, stage: str, shard: int) -> None:
         """Write a second copy of a part that stages cannot rebuild, unless a readable copy exists."""
         if self._copy(stage, shard) is None and (data := self.get(stage, f"{shard:05d}.parquet")):
-            self.put(data, stage, f"{shard:05d}{COPY}")
+            self.put(data, stage, f"{shard:05d}{COPY_SUFFIX}")
 
     def _copy(self, stage: str, shard: int) -> bytes | None:
         """Return the second copy of a part; None if it is missing or damaged."""
-        data = self.get(stage, f"{shard:05d}{COPY}")
+        data = self.get(stage, f"{shard:05d}{COPY_SUFFIX}")
         try:
             if data is not None:
-                parquet.Reader(pa.BufferReader(data), self.path(stage, f"{shard:05d}{COPY}")).table()
+                parquet.Reader(pa.BufferReader(data), self.path(stage, f"{shard:05d}{COPY_SUFFIX}")).table()
         except parquet.DamagedError:
             return None
         return data
 
     @contextlib.contextmanager
-    def opened(self, stage: str, shard: int) -> Iterator[parquet.Reader]:
+    def open_part(self, stage: str, shard: int) -> Iterator[parquet.Reader]:
         """Open a part for reading. A part found damaged is moved aside, and DamagedError has both paths.
 
         Raises FileNotFoundError if it does not exist.
@@ -175,14 +175,16 @@ class Store(Folder):
     def damaged(self, stage: str, names: list[str] | None = None) -> dict[int, str]:
         """Return shard -> new path of the parts that were moved aside and not rebuilt yet. names: its files, if known."""
         names = self.names(stage) if names is None else names
-        there = set(names)
-        aside = {int(name.split(".")[0]): self.path(stage, name) for name in names if f".parquet{DAMAGED}" in name}
-        return {shard: path for shard, path in aside.items() if f"{shard:05d}.parquet" not in there}
+        existing = set(names)
+        aside = {
+            int(name.split(".")[0]): self.path(stage, name) for name in names if f".parquet{DAMAGED_SUFFIX}" in name
+        }
+        return {shard: path for shard, path in aside.items() if f"{shard:05d}.parquet" not in existing}
 
     def remove_damaged(self, stage: str) -> None:
         """Remove the parts that were moved aside."""
         for name in self.names(stage):
-            if f".parquet{DAMAGED}" in name:
+            if f".parquet{DAMAGED_SUFFIX}" in name:
                 self.remove(stage, name)
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -192,7 +194,7 @@ class Store(Folder):
         for _ in range(2):  # second try if its copy has replaced the part
             try:
                 # an object store briefly shows discarded parts, which have no notes
-                with self.opened(stage, shard) as part:
+                with self.open_part(stage, shard) as part:
                     return _footer(part.notes[b"a2data"], part.path) if b"a2data" in part.notes else None
             except FileNotFoundError:
                 return None
@@ -202,9 +204,9 @@ class Store(Folder):
 
     def table(self, stage: str, shard: int, record: type) -> pa.Table:
         """Return a part as a table with the columns of `record` only."""
-        with self.opened(stage, shard) as part:
-            wanted = [name for name in schema(record).names if name in part.names]
-            return add_missing_columns(record, part.table(wanted))
+        with self.open_part(stage, shard) as part:
+            columns = [name for name in schema(record).names if name in part.names]
+            return add_missing_columns(record, part.table(columns))
 
     def read_all(self, stage: str, record: type) -> pa.Table:
         """Return a table over all its shards, with an additional int32 column "shard"."""
@@ -217,7 +219,7 @@ class Store(Folder):
 
     def columns(self, stage: str, shard: int, names: list[str]) -> pa.Table:
         """Return some columns of a part."""
-        with self.opened(stage, shard) as part:
+        with self.open_part(stage, shard) as part:
             return part.table(names)
 
     def values(self, stage: str, shard: int, column: str) -> list[Any]:
@@ -230,23 +232,27 @@ class Store(Folder):
             yield from rows
 
     def groups(
-        self, stage: str, shard: int, record: type, column: str, wanted: Iterable[str] | None = None
+        self, stage: str, shard: int, record: type, column: str, only_values: Iterable[str] | None = None
     ) -> Iterator[tuple[str, list[Any]]]:
-        """Yield the rows of a part grouped by consecutive equal values of a column; only the wanted values, if given.
+        """Yield the rows of a part grouped by consecutive equal values of a column; of `only_values` alone if given.
 
-        Row groups without a wanted value are not read, so the cost is proportional to the wanted rows.
+        Row groups without such a value are not read, so the cost is proportional to the rows yielded.
         """
-        want = None if wanted is None else set(wanted)
+        selected = None if only_values is None else set(only_values)
         columns = schema(record).names
-        with self.opened(stage, shard) as part:
+        with self.open_part(stage, shard) as part:
             columns = [name for name in columns if name in part.names]
 
             def rows() -> Iterator[tuple[str, Any]]:
                 for number in range(part.groups):
                     values = part.group(number, [column]).column(0).to_pylist()
-                    if want is None or not want.isdisjoint(values):
-                        found = from_table(record, add_missing_columns(record, part.group(number, columns)))
-                        yield from ((v, row) for v, row in zip(values, found, strict=True) if want is None or v in want)
+                    if selected is None or not selected.isdisjoint(values):
+                        records = from_table(record, add_missing_columns(record, part.group(number, columns)))
+                        yield from (
+                            (v, row)
+                            for v, row in zip(values, records, strict=True)
+                            if selected is None or v in selected
+                        )
 
             for value, group in groupby(rows(), key=lambda pair: pair[0]):
                 yield value, [row for _, row in group]
@@ -255,13 +261,13 @@ class Store(Folder):
 
     def inputs(self, stage: Stage, job: tuple[int, ...]) -> dict[str, str] | None:
         """Return the inputs of the stage for this job, table -> digest; None if a part is missing."""
-        found = {}
+        digests = {}
         for name in stage.reads:
             footers = [self.footer(name, shard) for shard in job]
             if not all(footers):
                 return None
-            found[name] = combined([footer.digest for footer in footers if footer])
-        return found
+            digests[name] = combine_digests([footer.digest for footer in footers if footer])
+        return digests
 
     def key(self, stage: Stage, inputs: dict[str, str]) -> str:
         """Return the key of a fresh part: a hash of settings, code version, schema, models and inputs."""
@@ -278,21 +284,24 @@ class Store(Folder):
             return False
         if all(footer.key == key for footer in footers):
             return True
-        return stage.per == "all" and self.recorded(stage.name()) == (key, combined([f.digest for f in footers]))
+        return stage.per == "all" and self.recorded_result(stage.name()) == (
+            key,
+            combine_digests([f.digest for f in footers]),
+        )
 
-    def record(self, stage: Stage, inputs: dict[str, str], digests: list[str]) -> None:
+    def record_result(self, stage: Stage, inputs: dict[str, str], digests: list[str]) -> None:
         """Record that the parts with these digests, one for each shard, are what a stage over all shards makes of its inputs.
 
         The parts whose content has not changed keep the keys of an earlier result.
         """
-        made = {"key": self.key(stage, inputs), "digest": combined(digests)}
-        self.put(json.dumps(made).encode(), stage.name(), RECORD)
+        result = {"key": self.key(stage, inputs), "digest": combine_digests(digests)}
+        self.put(json.dumps(result).encode(), stage.name(), RESULT_FILE)
 
-    def recorded(self, stage: str) -> tuple[str, str]:
+    def recorded_result(self, stage: str) -> tuple[str, str]:
         """Return the key and the combined digest in the record of a stage over all shards; "" if there is none."""
         try:
-            made = json.loads(self.get(stage, RECORD) or b"{}")
-            return str(made.get("key", "")), str(made.get("digest", ""))
+            result = json.loads(self.get(stage, RESULT_FILE) or b"{}")
+            return str(result.get("key", "")), str(result.get("digest", ""))
         except (ValueError, AttributeError):
             return "", ""
 
@@ -308,7 +317,7 @@ class Store(Folder):
         It gets a second copy, since stages cannot rebuild it.
         """
         # remove the old copy first, so that deleted sources cannot reappear from it
-        self.remove(name, f"{shard:05d}{COPY}")
+        self.remove(name, f"{shard:05d}{COPY_SUFFIX}")
         with self.create(name, record, shard) as part:
             part.add(rows)
             part.footer.num_inputs = len(rows)
@@ -326,8 +335,8 @@ class Part:
         pixels = any(f.type in (bytes, "bytes") for f in fields(record))  # PNG and H.264 are already compressed
         self.writer = parquet.Writer(self.out, schema(record), compression="none" if pixels else "zstd")
         self.sha, self.open = hashlib.sha256(), True
-        self.held: list[pa.RecordBatch] = []  # not yet a row group
-        self.held_bytes = 0
+        self.batches: list[pa.RecordBatch] = []  # not yet a row group
+        self.batches_bytes = 0
 
     def __enter__(self) -> "Part":
         return self
@@ -339,17 +348,17 @@ class Part:
         The clips of a long film do not fit into memory, so all but the last few rows wait in a temporary file.
         """
         with contextlib.ExitStack() as stack:
-            waiting: list[Any] = []
+            pending: list[Any] = []
             spools: list[tuple[Any, pa.ipc.RecordBatchStreamWriter]] = []  # at most one, opened on demand
 
             def add(row: Any) -> None:
-                waiting.append(row)
-                if len(waiting) == SPILL_ROWS:
+                pending.append(row)
+                if len(pending) == SPILL_ROWS:
                     if not spools:
                         spool = stack.enter_context(tempfile.TemporaryFile())
                         spools.append((spool, pa.ipc.new_stream(spool, schema(self.record))))
-                    spools[0][1].write_table(to_table(self.record, waiting))
-                    waiting.clear()
+                    spools[0][1].write_table(to_table(self.record, pending))
+                    pending.clear()
 
             yield add
             for spool, writer in spools:
@@ -357,8 +366,8 @@ class Part:
                 spool.seek(0)
                 for batch in pa.ipc.open_stream(spool):
                     self._append(batch)
-            if waiting:
-                for batch in to_table(self.record, waiting).to_batches():
+            if pending:
+                for batch in to_table(self.record, pending).to_batches():
                     self._append(batch)
 
     def add(self, rows: Iterable[Any]) -> None:
@@ -379,15 +388,15 @@ class Part:
     def _append(self, batch: pa.RecordBatch) -> None:
         self.sha.update(batch.serialize())
         self.footer.rows += len(batch)
-        self.held.append(batch)
-        self.held_bytes += batch.nbytes
-        if self.held_bytes >= ROW_GROUP_BYTES:
+        self.batches.append(batch)
+        self.batches_bytes += batch.nbytes
+        if self.batches_bytes >= ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        if self.held:
-            self.writer.write(pa.Table.from_batches(self.held))
-            self.held, self.held_bytes = [], 0
+        if self.batches:
+            self.writer.write(pa.Table.from_batches(self.batches))
+            self.batches, self.batches_bytes = [], 0
 
     def commit(
         self, stage: Stage | None = None, inputs: dict[str, str] | None = None, replaces: Footer | None = None
@@ -409,8 +418,8 @@ class Part:
             same = replace(replaces, key=footer.key, inputs=footer.inputs, seconds=footer.seconds)
             if same == footer:
                 return
-        about = vars(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
-        self._close({"a2data": json.dumps(about, ensure_ascii=False, sort_keys=True)})
+        metadata = vars(footer) | {"rejected": [(r.key, r.reason, r.detail) for r in footer.rejected]}
+        self._close({"a2data": json.dumps(metadata, ensure_ascii=False, sort_keys=True)})
         self.store.publish(self.scratch, self.path)
 
     def _close(self, notes: dict[str, str] | None = None) -> None:
@@ -425,20 +434,20 @@ class Part:
             self.store.fs.delete_file(self.scratch)
 
 
-RENAMED = {"units": "num_inputs", "left_out": "skipped"}  # fields of the footers of earlier versions
+RENAMED_FIELDS = {"units": "num_inputs", "left_out": "skipped"}  # fields of the footers of earlier versions
 
 
 def _footer(notes: bytes, path: str) -> Footer:
     """Return the footer in a part's notes. Fields of other versions are not damage: renamed ones are read, others ignored."""
     try:
-        about = {RENAMED.get(name, name): value for name, value in json.loads(notes).items()}
-        known = {f.name: about[f.name] for f in fields(Footer) if f.name in about}
-        return Footer(**known | {"rejected": [Reject(*r) for r in about["rejected"]]})
+        values = {RENAMED_FIELDS.get(name, name): value for name, value in json.loads(notes).items()}
+        arguments = {f.name: values[f.name] for f in fields(Footer) if f.name in values}
+        return Footer(**arguments | {"rejected": [Reject(*r) for r in values["rejected"]]})
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # of a part without checksums
         raise parquet.DamagedError(path, f"its notes cannot be read: {error}") from error
 
 
-def combined(digests: list[str]) -> str:
+def combine_digests(digests: list[str]) -> str:
     """Return the digest of a table over the shards of a job."""
     return digests[0] if len(digests) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
@@ -448,13 +457,13 @@ def key_of(stage: Stage) -> Callable[[dict[str, str]], str]:
 
     The part of the hash that does not depend on the inputs is computed once. Names and digests need no escapes in JSON.
     """
-    about = [stage.name(), stage.version, stage.cache_fields(), str(schema(stage.writes)), stage.models()]
-    start = hashlib.sha256(f"{json.dumps(about, sort_keys=True)[:-1]}, ".encode())
+    fixed = [stage.name(), stage.version, stage.cache_fields(), str(schema(stage.writes)), stage.models()]
+    start = hashlib.sha256(f"{json.dumps(fixed, sort_keys=True)[:-1]}, ".encode())
 
     def key(inputs: dict[str, str]) -> str:
         sha = start.copy()
-        told = ", ".join([f'"{name}": "{digest}"' for name, digest in sorted(inputs.items())])
-        sha.update(f"{{{told}}}]".encode())
+        inputs_json = ", ".join([f'"{name}": "{digest}"' for name, digest in sorted(inputs.items())])
+        sha.update(f"{{{inputs_json}}}]".encode())
         return sha.hexdigest()[:16]
 
     return key

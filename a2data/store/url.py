@@ -56,7 +56,7 @@ def has_password(path: str) -> bool:
     return ":" in authority.rpartition("@")[0]
 
 
-def refuse_password(path: str) -> str:
+def reject_password(path: str) -> str:
     """Return the path unchanged. Raises ValueError for a URL with a password, which would end up in run.json and in shards."""
     if has_password(path):
         raise ValueError(

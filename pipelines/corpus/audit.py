@@ -107,8 +107,8 @@ def of_prompt(triplet: Triplet) -> list[Finding]:
     for given in triplet.facts.references:
         if given.role == "background" or (given.phrase and prompt[given.start : given.end] == given.phrase):
             continue
-        noun = phrases.read(given.phrase or given.origin.label).noun.split()
-        if not (noun and noun[-1] in words) and not (given.role in ("human", "face") and phrases.read(prompt).human):
+        noun = phrases.parse(given.phrase or given.origin.label).noun.split()
+        if not (noun and noun[-1] in words) and not (given.role in ("human", "face") and phrases.parse(prompt).human):
             what = given.phrase or given.origin.label or given.role
             found.append(Finding(clip_id, given.name, "not in the caption", f"{what!r} is not in {prompt[:80]!r}"))
     return found

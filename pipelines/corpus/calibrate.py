@@ -114,14 +114,14 @@ def calibrate(
             by_embedder[embedder].append(row)
         for embedder, rows in sorted(by_embedder.items()):
             x = corpus.vectors_of(np.array(rows))
-            clip = np.unique([corpus.traits[row].clip_id for row in rows], return_inverse=True)[1]
+            clip = np.unique([corpus.elements[row].clip_id for row in rows], return_inverse=True)[1]
 
             def pairs(ij: Sequence[tuple[int, int]], x: np.ndarray = x, clip: np.ndarray = clip) -> Pairs:
                 i, j = np.array(ij, np.int64).reshape(-1, 2).T
                 return Pairs(np.einsum("nd,nd->n", x[i], x[j]), clip[i])
 
-            video = [shots[corpus.traits[row].clip_id].video_id for row in rows]
-            weak = different_sources([sources.get(v, "") for v in video], [corpus.traits[r].label for r in rows])
+            video = [shots[corpus.elements[row].clip_id].video_id for row in rows]
+            weak = different_sources([sources.get(v, "") for v in video], [corpus.elements[r].label for r in rows])
             strong, positive = sharing_a_frame(corpus, rows), one_track(corpus, rows, shots, boxes)
             same, different = marked(corpus, rows, kind, judged)
             negatives = (pairs(different), pairs([])) if different else (pairs(strong), pairs(weak))
@@ -255,8 +255,8 @@ def marked(
 
 def sharing_a_frame(corpus: Corpus, rows: list[int]) -> list[tuple[int, int]]:
     """Return pairs i < j, as positions in `rows`, of elements with one label that were seen in one frame."""
-    traits = [corpus.traits[row] for row in rows]
-    apart = cannot_link_pairs([t.clip_id for t in traits], [corpus.seen(row) for row in rows])
+    traits = [corpus.elements[row] for row in rows]
+    apart = cannot_link_pairs([t.clip_id for t in traits], [corpus.frames_seen(row) for row in rows])
     return [(i, j) for i, js in enumerate(apart) for j in sorted(js) if i < j and traits[i].label == traits[j].label]
 
 
@@ -278,7 +278,7 @@ def one_track(
     """Return pairs i < j of one track in clips of one shot, at least FAR_S apart."""
     by_shot: dict[tuple[str, int], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
-        shot = shots[corpus.traits[row].clip_id]
+        shot = shots[corpus.elements[row].clip_id]
         by_shot[shot.video_id, shot.shot].append(i)
     found = []
     for members in by_shot.values():
@@ -297,7 +297,7 @@ def one_track(
 
 def _span_s(corpus: Corpus, row: int, shots: dict[str, _Shot]) -> tuple[float, float]:
     """Return the times in the source when an element was first and last seen."""
-    trait = corpus.traits[row]
+    trait = corpus.elements[row]
     times_s, seen = shots[trait.clip_id].source_pts_s, trait.seen_frames or [trait.frame]
     return times_s[seen[0]], times_s[seen[-1]]
 
@@ -306,7 +306,7 @@ def _goes_on(corpus: Corpus, a: int, b: int, shots: dict[str, _Shot], boxes: dic
     """Return whether the track of b, in a later clip of the shot, begins where and when that of a ends."""
     from stages.pack.facts import in_source
 
-    one, other = corpus.traits[a], corpus.traits[b]
+    one, other = corpus.elements[a], corpus.elements[b]
     gap_s = _span_s(corpus, b, shots)[0] - _span_s(corpus, a, shots)[1]
     if one.clip_id == other.clip_id or not 0 <= gap_s <= GOES_ON_S or one.label != other.label:
         return False

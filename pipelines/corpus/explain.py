@@ -106,7 +106,7 @@ def facts(store: Store, key: str, stages: Sequence[Stage]) -> dict[str, Any]:
 
 def _plain_rows(store: Store, name: str, found: Found) -> list[dict[str, Any]]:
     """Return the rows of a table about the found key."""
-    with store.opened(name, found.shard) as part:
+    with store.open_part(name, found.shard) as part:
         table = part.table(plain_columns(part.schema))
     ids = {"element": found.key, "clip": found.clip_id, "video": found.video_id}
     # an element's own rows in tables of elements, its clip's in tables of clips, and so on

@@ -168,9 +168,9 @@ def of_identity(store: Store, identity: int, stages: Sequence[Stage]) -> Deletio
         tuple(store.read_all(name, EmbeddedElement) for name in retrieve.reads if name not in ("match", "segment"))
     )
     footage = Footage(store.read_all("segment", ClipTimes))
-    clip_of = footage.rows(corpus.column("clip_id", np.arange(len(corpus.traits))))
+    clip_of = footage.rows(corpus.column("clip_id", np.arange(len(corpus.elements))))
     rows = [
-        group.rows[np.isin(group.found.cluster, np.flatnonzero(group.identities == identity))]
+        group.rows[np.isin(group.clustering.cluster, np.flatnonzero(group.identities == identity))]
         for group in retrieve.groups(corpus, footage, clip_of).groups
     ]
     clips = {*corpus.text("clip_id", np.concatenate(rows))} if rows else set()

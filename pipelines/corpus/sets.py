@@ -74,7 +74,7 @@ def kind_of(phrase: str) -> str:
     words = set(re.findall(r"[a-z]+", phrase.lower()))
     if words & {"background", "bg", "scene", "environment"}:
         return "background"
-    return "human" if phrases.read(phrase).human or words & {"human", "face", "person", "people"} else "object"
+    return "human" if phrases.parse(phrase).human or words & {"human", "face", "person", "people"} else "object"
 
 
 # -- plain folders -----------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def _at_fps(frames: Iterable[Frame], wanted: Plan, where: Fit, rotation: int) ->
     scale, left = pictures.Downscaler(*where.whole, rotation), wanted.frames
     for shown in pictures.resample_to_fps(frames, wanted.fps, ANY_S):
         if shown.ticks:
-            planes = pictures.cut(scale.planes(shown.frame.picture), where.box)
+            planes = pictures.crop(scale.planes(shown.frame.picture), where.box)
             for _ in range(min(left, shown.ticks)):
                 yield pictures.to_frame(planes)
             left -= shown.ticks

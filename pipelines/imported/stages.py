@@ -30,7 +30,7 @@ from a2data.records import (
 )
 from a2data.stage import Stage
 from a2data.store.lookup import ELEMENT_TABLES
-from a2data.store.source_files import SourceFile, in_place
+from a2data.store.source_files import SourceFile, open_in_place
 from model_zoo import cards
 from pipelines.imported.records import REFERENCE, TABLE, ImportedClip, Shown
 from stages import ingest
@@ -70,7 +70,9 @@ class Ingest(Stage):
     opens_sources = True
     accounts_for = "video_id"
 
-    def run(self, model: None, manifest: list[Source], source_file: SourceFile = in_place) -> Iterator[Video | Reject]:
+    def run(
+        self, model: None, manifest: list[Source], source_file: SourceFile = open_in_place
+    ) -> Iterator[Video | Reject]:
         for source in manifest:
             if not is_picture(source.path):
                 yield from ANY.run(None, [source], source_file)
@@ -100,7 +102,7 @@ class Segment(Stage):
     """longest clip, frames; a longer one is rejected, since its frames are in memory at a time"""
 
     def run(
-        self, model: None, videos: list[Video], asked: list[ImportedClip], source_file: SourceFile = in_place
+        self, model: None, videos: list[Video], asked: list[ImportedClip], source_file: SourceFile = open_in_place
     ) -> Iterator[ClipVideo | Reject]:
         (source,) = videos
         for clip in asked:
@@ -129,7 +131,7 @@ class Segment(Stage):
         x0, x1 = (round(x / source.width * width / 2) * 2 for x in (crop[0], crop[2]))
         y0, y1 = (round(y / source.height * height / 2) * 2 for y in (crop[1], crop[3]))
         box = (x0, y0, x1, y1)
-        ticks = [segment.Tick(f.index, f.pts_s, clock.cut(shrink.planes(f.picture), box)) for f in frames]
+        ticks = [segment.Tick(f.index, f.pts_s, clock.crop(shrink.planes(f.picture), box)) for f in frames]
         fps = source.fps if len(ticks) > 1 else 1.0
         # a reference that is one picture is encoded almost without loss
         settings = segment.Segment(fps=fps, crop_letterbox=False, crf=18 if len(ticks) > 1 else 4)
@@ -291,7 +293,7 @@ class Caption(Stage):
                 if kind == "background":
                     place = named.start, named.end
                 else:
-                    about = ("Human" if kind == "human" else "Object", phrases.read(named.phrase).noun, "", "", "", "")
+                    about = ("Human" if kind == "human" else "Object", phrases.parse(named.phrase).noun, "", "", "", "")
                     subjects.append(records.Subject(*about, number == 0, named.phrase, named.start, named.end))
             yield records.Caption(clip.clip_id, clip.prompt, subjects, "", "", "", "", "", *place, "", [])
 
@@ -329,7 +331,7 @@ class Retrieve(Stage):
         self, model: None, asked: pa.Table, videos: pa.Table, clips: pa.Table, *looks: pa.Table, lookup: Any
     ) -> Iterator[Reference | Reject]:
         known = corpus.assemble(looks)
-        every = np.arange(len(known.traits))
+        every = np.arange(len(known.elements))
         row_of = {element_id: row for row, element_id in enumerate(known.text("element_id", every))}
         footage = corpus.Footage(clips, lookup)
         clip_of = footage.rows(known.column("clip_id", every))
@@ -366,13 +368,13 @@ def reference(
 
     still: whether its source is one picture, whose size and surroundings tell nothing, so that they do not lower the risk.
     """
-    target, source = known.traits[target_row], known.traits[source_row]
+    target, source = known.elements[target_row], known.elements[source_row]
     rows = np.array([target_row, source_row])
     here, there = clips = pictures.clips[rows]
     footage.read(clips)
     pictures.read(rows)
-    shown = float(copies.picture_distances(footage.known[there].at([source.frame]), [footage.known[here]])[0, 0])
-    gap_s = float(footage.apart_s(clips[:1], clips[1:])[1][0])
+    shown = float(copies.picture_distances(footage.thumbs[there].take([source.frame]), [footage.thumbs[here]])[0, 0])
+    gap_s = float(footage.overlap_and_gap_s(clips[:1], clips[1:])[1][0])
     vectors = known.vector(target_row), known.vector(source_row)
     similarity = round(float(vectors[0] @ vectors[1]), 5) if vectors[0] is not None and vectors[1] is not None else -1.0
     key = (target.clip_id, target.element_id, target.kind)
@@ -381,7 +383,7 @@ def reference(
         copy_risk=1.0, rules=[], thumbnail_distance=shown, gap_s=gap_s,
     )  # fmt: skip
     pixels, pose, scale, light, place = pictures.compare(rows[:1], rows[1:])[0].tolist()
-    parts = copies.Parts(shown, pixels, pose, scale, light, place, gap_s)
+    parts = copies.CopyDistances(shown, pixels, pose, scale, light, place, gap_s)
     counted = parts._replace(scale=0.0, place=0.0) if still else parts
     risk = 1.0 if parts.frames < copies.COPY else float(copies.copy_risk(counted))
     return replace(

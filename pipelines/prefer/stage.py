@@ -24,7 +24,7 @@ from pipelines.prefer.compare import TextVideo, measure_differences
 from pipelines.prefer.copying import copy_paste_score, paste_references
 from pipelines.prefer.distort import DISTORTIONS, GRADES
 from stages.encode.settings import SPLITS, Encoding
-from stages.encode.stage import numbered
+from stages.encode.stage import parse_tar_name
 from stages.encode.tensors import choose, read_tar
 from stages.pack.facts import to_row
 
@@ -132,7 +132,7 @@ class Prefer(Stage):
 
     def run(self, models: Models, packed: list[Packed], shard: int) -> Iterator[Packed | Reject | Failure]:
         for name in sorted({row.shard for row in packed}):
-            number, _ = numbered(name)
+            number, _ = parse_tar_name(name)
             for split in SPLITS:
                 rows = {row.clip_id: row for row in packed if row.shard == name and row.split == split}
                 if rows:

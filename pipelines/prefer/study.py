@@ -20,7 +20,7 @@ from a2data.store.folder import Folder
 from pipelines.bench.a2.study import page, ratings
 from pipelines.bench.a2.study.page import Criterion
 from pipelines.prefer.make import read
-from stages.encode.stage import numbered
+from stages.encode.stage import parse_tar_name
 from stages.pack.facts import to_row
 
 SLOTS = ("A", "B")
@@ -94,7 +94,7 @@ def join(shards: str, paths: Sequence[Path], key: Mapping[str, Any], out: str) -
     noun = next(iter(kinds)).replace("person", "people").replace("model", "models")
     written: list[Packed] = []
     for tar in sorted({row.shard for row in rows}):
-        number, split = numbered(tar)
+        number, split = parse_tar_name(tar)
         tar_rows = [row for row in rows if row.shard == tar and row.clip_id in decisions]
         row_of: dict[str, Packed] = {row.clip_id: row for row in tar_rows}
         facts: dict[str, TripletMeta] = {}

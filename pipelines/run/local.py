@@ -247,7 +247,7 @@ def attempt_job(
                 break
             except DamagedError as error:  # retry if the part was repaired meanwhile, see Store.set_aside
                 log.error("%s", error)
-                if not retries_left or not store.exists(*store.place(error.path)):
+                if not retries_left or not store.exists(*store.stage_and_shard(error.path)):
                     raise
     except Exception as error:
         log.warning("%s, shard %s failed", names, job[0], exc_info=True)

@@ -1,6 +1,6 @@
 """Run jobs on a Ray cluster. Actors run the scheduled jobs; Ray places and scales them; the state is in the store.
 
-Only shard numbers, messages and the arguments of `spread` pass through Ray, never pixels. Workers read and write the store
+Only shard numbers, messages and the arguments of `task_map` pass through Ray, never pixels. Workers read and write the store
 themselves, so its root must be reachable from every node (a shared folder, or a URL such as s3://).
 """
 
@@ -69,7 +69,7 @@ def ray_task_map(
         yield from map_serial(function, values, tasks)
         return
     value_refs = [ray.put(value) for value in values]
-    remote = ray.remote(_task).options(num_cpus=cpus, name="spread")
+    remote = ray.remote(_task).options(num_cpus=cpus, name="task_map")
     refs = [remote.remote(function, *(value_refs[index] for index in task)) for task in tasks]
     local_results: dict[int, Any] = {}
     last = len(refs)

@@ -15,7 +15,7 @@ from a2data.records import Packed
 from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.ledger import Ledger
-from stages.pack.splits import shares_of
+from stages.pack.splits import parse_fractions
 from stages.pack.stage import Pack
 
 
@@ -98,7 +98,7 @@ def describe_splits(manifest: dict[str, Any]) -> str:
         lines.append(
             f"{name}: {about['samples']} triplets, {fraction}, in {about['components']} components, the largest {largest}"
         )
-    requested = shares_of(
+    requested = parse_fractions(
         manifest.get("about", {}).get("stages", {}).get("pack", {}).get("settings", {}).get("split", "")
     )
     components = {name: about["largest_component"] for name, about in manifest.get("splits", {}).items()}

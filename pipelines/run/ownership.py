@@ -147,7 +147,7 @@ def claim(
             for name in filter(SCRATCH.fullmatch, out.names()):
                 out.remove(name)
         if "owner" not in manifest:
-            _mark_unlisted(store, out, writer.listed(manifest))
+            _mark_unlisted(store, out, writer.listed_tars(manifest))
         if manifest.get("owner") != owner:
             initial = manifest or {"format": writer.FORMAT, "samples": 0, "shards": []}
             writer.put_manifest(out, initial | {"owner": owner})

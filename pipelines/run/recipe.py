@@ -11,7 +11,7 @@ from a2data.records import Element
 from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
-from a2data.store.url import is_url, refuse_password
+from a2data.store.url import is_url, reject_password
 from pipelines.run.settings import parse, value_type
 from stages.retrieve.stage import Retrieve
 
@@ -75,7 +75,7 @@ class Recipe:
 
     def folder(self, store: Store) -> Folder:
         """Return the folder of the shards."""
-        is_absolute = is_url(refuse_password(self.out)) or os.path.isabs(self.out)
+        is_absolute = is_url(reject_password(self.out)) or os.path.isabs(self.out)
         return Folder(
             self.out if is_absolute else f"{(store.base if store.local else store.root).rstrip('/')}/{self.out}"
         )

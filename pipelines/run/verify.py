@@ -143,7 +143,7 @@ def differing_members(out: Folder) -> list[str]:
 
 def unlisted(out: Folder) -> list[str]:
     """Return the tars in a folder that its manifest does not list. They are not touched."""
-    written = writer.written(out)
+    written = writer.owned_tars(out)
     return [name for name in out.names() if name.endswith(".tar") and name not in written]
 
 
@@ -153,7 +153,7 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
     Returns the number of decoded samples and the problems.
     """
     # imported late because they load FFmpeg and OpenCV
-    from a2data.dataset.decode import CorruptError, facts_of, picture, pictures
+    from a2data.dataset.decode import CorruptError, decode_frames, decode_reference, parse_facts
     from a2data.dataset.triplet import from_sample
     from a2data.media.images import from_png
 
@@ -164,17 +164,17 @@ def decode_samples(out: Folder, count: int, report: Report = lambda _: None) -> 
     rows = np.unique(np.linspace(0, len(index) - 1, count or len(index)).astype(int)).tolist()
     tars, problems = Tars(index), []
     for row in rows:
-        key, where = index.key(row), index.where(row)
+        key, where = index.key(row), index.tar_path(row)
         report(key)
         try:
             parts = members(tars.read(row), key, where)
-            facts = facts_of(parts, key)
+            facts = parse_facts(parts, key)
             slots = [name.removesuffix(".png") for name in parts if name.endswith(".png")]
             for name in sorted({*slots, *(given.name for given in facts.references)}):
-                picture(parts, name)
+                decode_reference(parts, name)
             for cut_out in from_sample({name: bytes(data) for name, data in parts.items()}).cut_outs.values():
                 from_png(cut_out)
-            frames = sum(1 for _ in pictures(parts["mp4"], 0, int(index.shape[0][row]), 1))
+            frames = sum(1 for _ in decode_frames(parts["mp4"], 0, int(index.shape[0][row]), 1))
             if frames != facts.frames:
                 raise CorruptError(f"has {frames} frames, but its JSON says {facts.frames}")
         except (ValueError, LookupError, OSError) as error:

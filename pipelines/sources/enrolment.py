@@ -8,7 +8,7 @@ from a2data.records import Source
 from a2data.store.ledger import Ledger
 from a2data.store.parquet import DamagedError
 from a2data.store.source_files import FOLDER, SourceFiles
-from a2data.store.tables import COPY, Store
+from a2data.store.tables import COPY_SUFFIX, Store
 from pipelines.sources import forgotten
 from pipelines.sources.download import Limits
 from pipelines.sources.manifest import Access, survey
@@ -66,7 +66,7 @@ def keep_copies(ledger: Ledger) -> None:
     """Write copies of the lists in work folders created before copies existed."""
     there = set(ledger.names("manifest"))
     for shard in ledger.shards("manifest"):
-        if f"{shard:05d}{COPY}" not in there:
+        if f"{shard:05d}{COPY_SUFFIX}" not in there:
             ledger.store.keep_copy("manifest", shard)
 
 
@@ -93,7 +93,7 @@ def move_damaged_lists(ledger: Ledger) -> None:
     """
     store = ledger.store
     ledger.entries("manifest")
-    for shard in ledger.read_now["manifest"]:
+    for shard in ledger.reread_shards["manifest"]:
         try:
             store.check("manifest", shard)
         except FileNotFoundError:

@@ -333,7 +333,7 @@ def downloaded(row: Source, listed: Listed, known: Sequence[Source], access: Acc
             return same[0]
         video_id = sink.sha.hexdigest()[:16]
         if not files.has(video_id):
-            files.keep(scratch, video_id)
+            files.store_download(scratch, video_id)
         return replace(row, video_id=video_id, bytes=sink.size, modified_ns=answer.modified_ns)
     except ImportError:
         raise

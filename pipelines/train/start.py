@@ -27,7 +27,7 @@ def tiny_training_data(shards: str, encoding: Encoding) -> tuple[list[Any], list
     from a2data.media import video
     from a2data.store.folder import Folder
     from model_zoo.a2 import references
-    from stages.encode.augment import fitted
+    from stages.encode.augment import resize_frames
     from stages.encode.tensors import choose, read_tar
 
     source, size = Folder(shards), (encoding.height, encoding.width)
@@ -38,7 +38,7 @@ def tiny_training_data(shards: str, encoding: Encoding) -> tuple[list[Any], list
             frames = video.decode(triplet.video)[: encoding.frames]
             if len(frames) < encoding.frames:
                 continue
-            clips.append(fitted(frames, encoding.height, encoding.width))
+            clips.append(resize_frames(frames, encoding.height, encoding.width))
             for reference in choose(triplet, encoding):
                 clips.append(references.prepare([reference], *size, encoding.conditioning).frames[:1])
             captions.append(triplet.prompt)

@@ -248,7 +248,7 @@ def check_pairs(shards: str) -> None:
 def altered_tars(index: Any, samples: list[Any]) -> list[str]:
     """Return the tars of these samples whose sha256 differs from the index."""
 
-    row_of = {index.where(sample.row): sample.row for sample in samples}
+    row_of = {index.tar_path(sample.row): sample.row for sample in samples}
     return [tar for tar, row in sorted(row_of.items()) if file_sha256(tar) != index.table["shard_sha256"][row].as_py()]
 
 

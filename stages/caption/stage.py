@@ -16,12 +16,19 @@ from a2data.stage import Stage
 from model_zoo import cards
 from model_zoo.caption.measured import Thing
 from model_zoo.caption.schema import CHOICES, SUBJECT_FIELDS, TEXTS
-from stages.caption.wording import deduplicate_phrases, disambiguate, environment_phrase, plain, span, with_camera
+from stages.caption.wording import (
+    deduplicate_phrases,
+    disambiguate,
+    environment_phrase,
+    normalize_subject,
+    span,
+    with_camera,
+)
 
-SERVED_AT_ONCE = 32  # clips in flight at a server; vLLM batches them
-NOTHING = ("", "other", "none", "n/a", "unknown", "null")  # values with which models report nothing
+SERVER_CONCURRENCY = 32  # clips in flight at a server; vLLM batches them
+EMPTY_VALUES = ("", "other", "none", "n/a", "unknown", "null")  # values with which models report nothing
 GARMENTS = ("upper", "lower", "shoes")
-MOST_AT_ONCE = 128  # their names still fit into the worker's progress note
+MAX_CONCURRENCY = 128  # their names still fit into the worker's progress note
 
 
 @dataclass(frozen=True)
@@ -74,14 +81,14 @@ class Caption(Stage):
 
     @property
     def concurrency(self) -> int:  # type: ignore[override]
-        served = any(cards.is_remote(name) for name in self.models_named())
-        return min(MOST_AT_ONCE, self.max_concurrency) or (SERVED_AT_ONCE if served else 1)
+        served = any(cards.is_remote(name) for name in self.model_names())
+        return min(MAX_CONCURRENCY, self.max_concurrency) or (SERVER_CONCURRENCY if served else 1)
 
     @property
     def gpus(self) -> float:  # type: ignore[override]
-        return min(1.0, sum(cards.gpus(name) for name in self.models_named()))
+        return min(1.0, sum(cards.gpus(name) for name in self.model_names()))
 
-    def models_named(self) -> list[str]:
+    def model_names(self) -> list[str]:
         """Return the cards by name: base captioner, experts, fusion and its fallback."""
         names = [self.captioner, *self._experts(), self.fusion, self.fusion_fallback]
         return list(dict.fromkeys(name for name in names if name))
@@ -90,11 +97,11 @@ class Caption(Stage):
         return [name for name in self.experts.split(",") if name]
 
     def models(self) -> dict[str, str]:
-        return {name: cards.revision(name) for name in self.models_named()}
+        return {name: cards.revision(name) for name in self.model_names()}
 
     def load(self) -> dict[str, Any]:
         device = cards.device() if self.gpus else "cpu"
-        return {name: cards.load(name, device) for name in self.models_named()}
+        return {name: cards.load(name, device) for name in self.model_names()}
 
     def run(
         self,
@@ -105,27 +112,31 @@ class Caption(Stage):
         faces: list[Element],
         parsed: list[Element],
     ) -> Iterator[records.Caption]:
-        chosen = {k.clip_id for k in kept}
+        kept_ids = {k.clip_id for k in kept}
         for film in films:
-            if film.clip_id in chosen:
-                mine = [e for e in (*detected, *faces, *parsed) if e.clip_id == film.clip_id]
-                heeded = any(getattr(models[name], "heeds_things", True) for name in (self.captioner, *self._experts()))
-                yield self._caption(models, film, hints(film.frames, mine, self.min_quality) if heeded else [])
+            if film.clip_id in kept_ids:
+                elements = [e for e in (*detected, *faces, *parsed) if e.clip_id == film.clip_id]
+                uses_hints = any(
+                    getattr(models[name], "heeds_things", True) for name in (self.captioner, *self._experts())
+                )
+                yield self._caption(models, film, hints(film.frames, elements, self.min_quality) if uses_hints else [])
 
     def _caption(self, models: dict[str, Any], film: ClipVideo, things: list[Thing]) -> records.Caption:
         base = self.captioner
         scene = models[base](film.frames, film.fps, things)
-        answers = [ExpertOutput(base, field, value, self.base_confidence) for field, value in flat(scene)]
+        answers = [ExpertOutput(base, field, value, self.base_confidence) for field, value in flatten(scene)]
         for name in self._experts():
-            said = models[name](film.frames, film.fps, things, scene)
-            answers += [ExpertOutput(name, field, value, float(sure)) for field, value, sure in said if value]
-        decided = scene_of(decide(answers, self.min_confidence), main_subject(scene), self.max_subjects)
-        phrased(decided, self.max_phrase_words)
-        prompt, notes = self._fused(models, decided)
-        prompt = with_camera(prompt, decided["camera_motion"])
+            predictions = models[name](film.frames, film.fps, things, scene)
+            answers += [
+                ExpertOutput(name, field, value, float(confidence)) for field, value, confidence in predictions if value
+            ]
+        fused = build_scene(most_confident(answers, self.min_confidence), main_subject(scene), self.max_subjects)
+        add_phrases(fused, self.max_phrase_words)
+        prompt, notes = self._fused(models, fused)
+        prompt = with_camera(prompt, fused["camera_motion"])
         answers += notes
-        caption = spanned(film.clip_id, prompt, decided, answers)
-        check(caption)
+        caption = to_record(film.clip_id, prompt, fused, answers)
+        check_spans(caption)
         return caption
 
     def _fused(self, models: dict[str, Any], scene: dict[str, Any]) -> tuple[str, list[ExpertOutput]]:
@@ -135,8 +146,8 @@ class Caption(Stage):
         except ValueError as error:
             if not self.fusion_fallback:
                 raise
-            why = f"in place of {self.fusion}: {error}"
-            return models[self.fusion_fallback](scene), [ExpertOutput(self.fusion_fallback, "prompt", why, 1.0)]
+            reason = f"in place of {self.fusion}: {error}"
+            return models[self.fusion_fallback](scene), [ExpertOutput(self.fusion_fallback, "prompt", reason, 1.0)]
 
 
 def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 0.0) -> list[Thing]:
@@ -146,8 +157,10 @@ def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 
     intermittent is usually a false detection. A garment's colour is dropped unless it is certain: for a space suit
     cut off below its collar it would be the collar's, for a white top in shade "grey".
     """
-    looks = max((len(e.seen_frames) for e in elements if e.kind in ("human", "object")), default=1)
-    elements = [e for e in elements if e.kind != "object" or e.quality * len(e.seen_frames) / looks >= min_quality]
+    max_observations = max((len(e.seen_frames) for e in elements if e.kind in ("human", "object")), default=1)
+    elements = [
+        e for e in elements if e.kind != "object" or e.quality * len(e.seen_frames) / max_observations >= min_quality
+    ]
     things = [
         Thing(
             e.element_id,
@@ -156,33 +169,33 @@ def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 
             e.parent_id,
             e.seen_frames or [e.frame],
             e.seen_boxes or [e.box],
-            looks_of(e),
+            measured_attributes(e),
         )
         for e in sorted(elements, key=lambda e: e.element_id)
     ]
     middle = len(frames) // 2
-    boxes = [nearest(t, middle) for t in things if t.kind in ("human", "object")]
+    boxes = [nearest_box(t, middle) for t in things if t.kind in ("human", "object")]
     luma = float(cv2.cvtColor(frames[middle], cv2.COLOR_RGB2GRAY).mean()) / 255
     measured = {"colours": " ".join(background_colours(frames[middle], boxes)), "luma": f"{luma:.3f}"}
     return [*things, Thing("background", "background", "", "", [middle], [], measured)]
 
 
-def looks_of(element: Element) -> dict[str, str]:
+def measured_attributes(element: Element) -> dict[str, str]:
     """Return the measured attributes of an element, by name."""
-    said = dict(a.split("=", 1) for a in element.attributes)
-    if element.kind in GARMENTS and "colour" in said:
+    measured = dict(a.split("=", 1) for a in element.attributes)
+    if element.kind in GARMENTS and "colour" in measured:
         rgba = images.from_png(element.image)
-        if not colours.is_certain(rgba[..., :3][rgba[..., 3] > 0], said["colour"]):
-            del said["colour"]
-    return said
+        if not colours.is_certain(rgba[..., :3][rgba[..., 3] > 0], measured["colour"]):
+            del measured["colour"]
+    return measured
 
 
-def nearest(thing: Thing, frame: int) -> Box:
+def nearest_box(thing: Thing, frame: int) -> Box:
     """Return the box of the observation nearest in time to a frame."""
     return min(zip(thing.frames, thing.boxes, strict=True), key=lambda seen: abs(seen[0] - frame))[1]
 
 
-def flat(scene: dict[str, Any]) -> list[tuple[str, str]]:
+def flatten(scene: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a base captioner's output as (field, value), without empty values. Raises ValueError if it is not a caption."""
     subjects = scene.get("subjects", []) if isinstance(scene, dict) else None
     if not isinstance(subjects, list) or not all(isinstance(s, dict) for s in subjects):
@@ -192,7 +205,7 @@ def flat(scene: dict[str, Any]) -> list[tuple[str, str]]:
         values = {**subject, **(subject.get("TYPES") or {})}
         pairs += [(f"subjects.{n}.{field}", str(values.get(field) or "")) for field in SUBJECT_FIELDS]
     clean = [(field, " ".join(value.split())) for field, value in pairs]
-    return [(field, value) for field, value in clean if value.lower().rstrip(".") not in NOTHING]
+    return [(field, value) for field, value in clean if value.lower().rstrip(".") not in EMPTY_VALUES]
 
 
 def main_subject(scene: dict[str, Any]) -> int:
@@ -200,7 +213,7 @@ def main_subject(scene: dict[str, Any]) -> int:
     return next((n for n, s in enumerate(scene.get("subjects", [])) if s.get("is_main_subject")), 0)
 
 
-def decide(answers: Sequence[ExpertOutput], min_confidence: float) -> dict[str, str]:
+def most_confident(answers: Sequence[ExpertOutput], min_confidence: float) -> dict[str, str]:
     """Return the value of highest confidence for each field, the later of two on a tie; none below `min_confidence`."""
     best: dict[str, ExpertOutput] = {}
     for answer in answers:
@@ -209,7 +222,7 @@ def decide(answers: Sequence[ExpertOutput], min_confidence: float) -> dict[str, 
     return {field: answer.value for field, answer in best.items()}
 
 
-def scene_of(fields: dict[str, str], main: int, max_subjects: int) -> dict[str, Any]:
+def build_scene(fields: dict[str, str], main: int, max_subjects: int) -> dict[str, Any]:
     """Return selected fields as a scene, main subject first; a value outside its enumeration becomes "other".
 
     As in SkyReels-V2, an expression is dropped unless the subject is a person or an animal.
@@ -220,30 +233,35 @@ def scene_of(fields: dict[str, str], main: int, max_subjects: int) -> dict[str, 
         subject: dict[str, Any] = {field: fields.get(f"subjects.{n}.{field}", "") for field in SUBJECT_FIELDS}
         if subject["type"] not in ("Human", "Animal") or subject["sub_type"] == "Accessory":
             subject["expression"] = ""
-        subjects.append({**plain(subject), "is_main_subject": n == main})
+        subjects.append({**normalize_subject(subject), "is_main_subject": n == main})
     scene: dict[str, Any] = {"subjects": subjects}
-    for field, known in CHOICES.items():
-        scene[field] = fields.get(field) if fields.get(field) in known else "other"
+    for field, choices in CHOICES.items():
+        scene[field] = fields.get(field) if fields.get(field) in choices else "other"
     return scene | {field: fields.get(field, "") for field in TEXTS}
 
 
-def phrased(scene: dict[str, Any], max_words: int) -> None:
+def add_phrases(scene: dict[str, Any], max_words: int) -> None:
     """Set the phrases of a scene's subjects and environment, and remove repetitions of them from its other texts."""
     subjects = scene["subjects"]
-    told = disambiguate(subjects, max_words)
-    scene["environment_phrase"] = deduplicate_phrases(environment_phrase(scene["environment"]), told)
-    place = [scene["environment_phrase"]] if scene["environment_phrase"] else []
-    for subject, phrase in zip(subjects, told, strict=True):
-        texts = {field: deduplicate_phrases(subject[field], [*told, *place]) for field in ("action", "expression")}
+    subject_phrases = disambiguate(subjects, max_words)
+    scene["environment_phrase"] = deduplicate_phrases(environment_phrase(scene["environment"]), subject_phrases)
+    environment = [scene["environment_phrase"]] if scene["environment_phrase"] else []
+    for subject, phrase in zip(subjects, subject_phrases, strict=True):
+        texts = {
+            field: deduplicate_phrases(subject[field], [*subject_phrases, *environment])
+            for field in ("action", "expression")
+        }
         # the position may be the end of its phrase, which the fusion does not repeat
-        where = subject["position"]
-        texts["position"] = where if where in phrase else deduplicate_phrases(where, [*told, *place])
+        position = subject["position"]
+        texts["position"] = (
+            position if position in phrase else deduplicate_phrases(position, [*subject_phrases, *environment])
+        )
         subject.update(texts, phrase=phrase)
     for field in ("lighting", "camera_motion"):
-        scene[field] = deduplicate_phrases(scene[field], [*told, *place])
+        scene[field] = deduplicate_phrases(scene[field], [*subject_phrases, *environment])
 
 
-def spanned(clip_id: str, prompt: str, scene: dict[str, Any], answers: list[ExpertOutput]) -> records.Caption:
+def to_record(clip_id: str, prompt: str, scene: dict[str, Any], answers: list[ExpertOutput]) -> records.Caption:
     """Return the record of a scene and its prompt, with the span of each phrase."""
     subjects = []
     for s in scene["subjects"]:
@@ -256,20 +274,20 @@ def spanned(clip_id: str, prompt: str, scene: dict[str, Any], answers: list[Expe
     )
 
 
-def check(caption: records.Caption) -> None:
+def check_spans(caption: records.Caption) -> None:
     """Raise ValueError for an empty prompt, for a span that does not hold its phrase, and for overlapping phrases."""
-    where = f"caption of {caption.clip_id}"
+    name = f"caption of {caption.clip_id}"
     if len(caption.prompt.strip(" -.")) == 0:
-        raise ValueError(f"{where}: the prompt is empty")
+        raise ValueError(f"{name}: the prompt is empty")
     spans = [(s.start, s.end) for s in caption.subjects]
     for subject in caption.subjects:
         if not subject.phrase or caption.prompt[subject.start : subject.end] != subject.phrase:
             raise ValueError(
-                f"{where}: {subject.start}:{subject.end} of the prompt is not the phrase {subject.phrase!r}"
+                f"{name}: {subject.start}:{subject.end} of the prompt is not the phrase {subject.phrase!r}"
             )
     if (caption.environment_start, caption.environment_end) != (0, 0):
         spans.append((caption.environment_start, caption.environment_end))
     spans.sort()
-    for (start, end), (following, _) in zip([(0, 0), *spans], [*spans, (len(caption.prompt), 0)], strict=True):
-        if not start <= end <= following:
-            raise ValueError(f"{where}: the phrases at {start}:{end} and from {following} overlap")
+    for (start, end), (next_start, _) in zip([(0, 0), *spans], [*spans, (len(caption.prompt), 0)], strict=True):
+        if not start <= end <= next_start:
+            raise ValueError(f"{name}: the phrases at {start}:{end} and from {next_start} overlap")

@@ -12,17 +12,19 @@ from typing import Any
 
 from a2data.elements import phrases
 
-COUNTED = ("another", "a third", "a fourth", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
-MORE = ("some other", "some more", "yet other", "still more")  # the same for groups
+ORDINALS = ("another", "a third", "a fourth", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
+GROUP_ORDINALS = ("some other", "some more", "yet other", "still more")  # the same for groups
 NUMBERS = "two|three|four|five|six|seven|eight|nine|ten|several|many|some"
-FIRST = re.compile(rf"(?:{'|'.join([*COUNTED, *MORE, NUMBERS])}|an?|the) ")  # how a phrase begins
+ARTICLE = re.compile(rf"(?:{'|'.join([*ORDINALS, *GROUP_ORDINALS, NUMBERS])}|an?|the) ")  # how a phrase begins
 # last word of "young women", "cups"
 PLURAL = re.compile(r"(?:people|men|women|children|feet|mice|geese|.*(?<![suios])s)$")
-ONE_S = frozenset(
+SINGULAR_IN_S = frozenset(
     ["jeans", "trousers", "glasses", "sunglasses", "shorts", "scissors", "pants", "leggings", "binoculars"]
 )
 SUBJECT = r"(?:the |an? |this |that |his |her |their )\w+(?: \w+)??|he|she|it|they|who|which"
-SAYS = re.compile(rf"^(?:{SUBJECT}) (?=(?:is|are|was|has|have|had|wears?|appears?|seems?|\w+s)\b)", re.IGNORECASE)
+SUBJECT_AND_VERB = re.compile(
+    rf"^(?:{SUBJECT}) (?=(?:is|are|was|has|have|had|wears?|appears?|seems?|\w+s)\b)", re.IGNORECASE
+)
 CLAUSES = (
     (
         re.compile(r"^(?:is|are|appears?|seems?)(?: to be)? (?:wearing|dressed in|clad in|clothed in) ", re.I),
@@ -41,19 +43,21 @@ SIDE = re.compile(
 )
 
 
-def plain(subject: dict[str, Any]) -> dict[str, Any]:
+def normalize_subject(subject: dict[str, Any]) -> dict[str, Any]:
     """Return a subject with its texts as sentence parts: "The man is asleep." -> "is asleep", "Left side" -> "on the left"."""
-    sides = SIDE.match(subject["position"].rstrip(". "))
+    side_match = SIDE.match(subject["position"].rstrip(". "))
     action = _predicates(subject["action"])
-    told = {"action": ", then ".join(action), "appearance": ", ".join(_looks(subject["appearance"]))}
-    mood = _predicates(subject["expression"])
-    told["expression"] = re.sub(r"^(?:is|are|has|looks|appears|seems) (?:an? )?", "", mood[0]) if mood else ""
-    if sides:
-        side = sides["side"].lower().replace("center", "centre")
-        told["position"] = f"{'on' if side in ('left', 'right') else 'in'} the {sides['far'] or ''}{side}".replace(
-            "  ", " "
+    texts = {"action": ", then ".join(action), "appearance": ", ".join(_attributes(subject["appearance"]))}
+    expression = _predicates(subject["expression"])
+    texts["expression"] = (
+        re.sub(r"^(?:is|are|has|looks|appears|seems) (?:an? )?", "", expression[0]) if expression else ""
+    )
+    if side_match:
+        side = side_match["side"].lower().replace("center", "centre")
+        texts["position"] = (
+            f"{'on' if side in ('left', 'right') else 'in'} the {side_match['far'] or ''}{side}".replace("  ", " ")
         )
-    return subject | told
+    return subject | texts
 
 
 def _sentences(text: str) -> list[str]:
@@ -62,19 +66,19 @@ def _sentences(text: str) -> list[str]:
 
 def _predicates(text: str) -> list[str]:
     """Return the sentences of a text without their subjects: "The man sits. He waves." -> "sits", "waves"."""
-    return [SAYS.sub("", part.strip()) for part in _sentences(text)]
+    return [SUBJECT_AND_VERB.sub("", part.strip()) for part in _sentences(text)]
 
 
-def _looks(text: str) -> list[str]:
+def _attributes(text: str) -> list[str]:
     """Return an appearance as attributes: "She has long hair. She wears a red top" -> "with long hair", "wearing …"."""
-    out = []
+    attributes = []
     for part in _predicates(text):
-        for pattern, instead in CLAUSES:
+        for pattern, replacement in CLAUSES:
             if pattern.match(part):
-                part = pattern.sub(instead, part, count=1)
+                part = pattern.sub(replacement, part, count=1)
                 break
-        out.append(part)
-    return out
+        attributes.append(part)
+    return attributes
 
 
 def disambiguate(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str]:
@@ -83,32 +87,32 @@ def disambiguate(subjects: Sequence[dict[str, Any]], max_words: int) -> list[str
     Equal phrases are disambiguated by position, and if that does not help, by counting: "another person". Objects without a name
     get their position too: "a red object on the left".
     """
-    plain = [noun_phrase(s, max_words) for s in subjects]
-    placed = []
-    for n, (subject, phrase) in enumerate(zip(subjects, plain, strict=True)):
-        alike = [m for m, other in enumerate(plain) if m != n and (within(phrase, other) or within(other, phrase))]
-        where = subject["position"]
-        brief = where.startswith(("in ", "on ", "at ")) and len(where.split()) <= 4
-        vague = subject["sub_type"].lower() in ("object", "thing", "") and subject["type"] != "Human"
-        tells = (alike or vague) and brief and all(subjects[m]["position"] != where for m in alike)
-        placed.append(f"{phrase} {where}" if tells else phrase)
-    told: list[str] = []
-    for phrase in placed:
-        told.append(next(o for o in tellings(phrase) if not any(within(o, t) or within(t, o) for t in told)))
-    return told
+    noun_phrases = [noun_phrase(s, max_words) for s in subjects]
+    positioned = []
+    for n, (subject, phrase) in enumerate(zip(subjects, noun_phrases, strict=True)):
+        similar = [m for m, other in enumerate(noun_phrases) if m != n and overlap(phrase, other)]
+        position = subject["position"]
+        is_brief = position.startswith(("in ", "on ", "at ")) and len(position.split()) <= 4
+        is_vague = subject["sub_type"].lower() in ("object", "thing", "") and subject["type"] != "Human"
+        distinguishes = (similar or is_vague) and is_brief and all(subjects[m]["position"] != position for m in similar)
+        positioned.append(f"{phrase} {position}" if distinguishes else phrase)
+    distinct: list[str] = []
+    for phrase in positioned:
+        distinct.append(next(v for v in phrase_variants(phrase) if not any(overlap(v, other) for other in distinct)))
+    return distinct
 
 
-def tellings(phrase: str) -> Iterator[str]:
+def phrase_variants(phrase: str) -> Iterator[str]:
     """Yield ever plainer forms of a phrase, each counted: "a cup in an orange top", "another cup in an orange top" …, "a cup" …
 
     Counting alone cannot separate "a cup in an orange top" from "an orange", which each of its counted forms contains.
     """
-    article, _, rest = phrase.partition(" ")
-    several = article not in ("a", "an", "the")
-    noun = re.split(r",| in | with | wearing | on the ", rest)[0]
-    for words, first in ((rest, article), (noun, article)):
-        yield from (f"{word} {words}" for word in (first, *(MORE if several else COUNTED)))
-    yield from (f"{word} subject" for word in ("a", *COUNTED))
+    article, _, words_after = phrase.partition(" ")
+    is_group = article not in ("a", "an", "the")
+    noun = re.split(r",| in | with | wearing | on the ", words_after)[0]
+    for words, first in ((words_after, article), (noun, article)):
+        yield from (f"{word} {words}" for word in (first, *(GROUP_ORDINALS if is_group else ORDINALS)))
+    yield from (f"{word} subject" for word in ("a", *ORDINALS))
     yield from (f"the {n}th subject" for n in count(11))
 
 
@@ -119,41 +123,41 @@ def noun_phrase(subject: dict[str, Any], max_words: int) -> str:
     "Long dark hair, light skin, a calm look, wearing a yellow hoodie" -> "a woman in a yellow hoodie". Otherwise: "a woman with
     long black hair, wearing a blue shirt".
     """
-    noun = kind_of(subject)
-    look = subject["appearance"].rstrip(". ")
-    own = re.match(
-        rf"(?:an? |the )?((?:[\w-]+ ){{0,2}}){re.escape(noun)}(?=$|,| in | with | wearing | dressed )", look, re.I
+    noun = noun_of(subject)
+    appearance = subject["appearance"].rstrip(". ")
+    repeated = re.match(
+        rf"(?:an? |the )?((?:[\w-]+ ){{0,2}}){re.escape(noun)}(?=$|,| in | with | wearing | dressed )", appearance, re.I
     )
-    if own:  # "an elderly woman with grey hair" repeats the noun
-        noun, look = f"{own.group(1).lower()}{noun}", look[own.end() :].lstrip(", ")
-    look = look[:1].lower() + look[1:] if not look[:2].isupper() else look
-    colour = re.match(rf"(?:{'|'.join(sorted(phrases.COLOURS))})(?= with | in |,|$)", look)
+    if repeated:  # "an elderly woman with grey hair" repeats the noun
+        noun, appearance = f"{repeated.group(1).lower()}{noun}", appearance[repeated.end() :].lstrip(", ")
+    appearance = appearance[:1].lower() + appearance[1:] if not appearance[:2].isupper() else appearance
+    colour = re.match(rf"(?:{'|'.join(sorted(phrases.COLOURS))})(?= with | in |,|$)", appearance)
     if colour:
-        noun, look = f"{colour.group()} {noun}", look[colour.end() :].lstrip(", ")
-    elif look and " " not in look:
-        noun, look = f"{look} {noun}", ""
-    if look and not look.startswith(("in ", "with ", "wearing ", "dressed ")):
-        look = f"with {look}"
-    words = shortened(f"{noun} {look}".rstrip(), max_words - 1)
-    worn = garments(look)
-    if any(garment not in words for garment in worn):
-        kept = [
-            worn[: n + 1]
-            for n in range(len(worn))
-            if len(" ".join([noun, "in", *worn[: n + 1]]).split()) < max_words - 1
+        noun, appearance = f"{colour.group()} {noun}", appearance[colour.end() :].lstrip(", ")
+    elif appearance and " " not in appearance:
+        noun, appearance = f"{appearance} {noun}", ""
+    if appearance and not appearance.startswith(("in ", "with ", "wearing ", "dressed ")):
+        appearance = f"with {appearance}"
+    words = truncate(f"{noun} {appearance}".rstrip(), max_words - 1)
+    coloured = garments(appearance)
+    if any(garment not in words for garment in coloured):
+        fitting = [
+            coloured[: n + 1]
+            for n in range(len(coloured))
+            if len(" ".join([noun, "in", *coloured[: n + 1]]).split()) < max_words - 1
         ]
-        words = f"{noun} in {_listed(kept[-1])}" if kept else words
+        words = f"{noun} in {_listed(fitting[-1])}" if fitting else words
     if re.match(rf"(?:{NUMBERS}) ", words):
         return words
-    if is_plural(noun) or noun.split()[-1] in ONE_S:
+    if is_plural(noun) or noun.split()[-1] in SINGULAR_IN_S:
         return f"some {words}"
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
-def kind_of(subject: dict[str, Any]) -> str:
+def noun_of(subject: dict[str, Any]) -> str:
     """Return a subject's noun, lower-case: its sub_type, without article, brackets and numbering; else its type or "object"."""
-    for said in (subject["sub_type"], subject["type"]):
-        noun = " ".join(re.sub(r"\([^)]*\)|[_/\d.,:;#]+", " ", said).lower().split())
+    for name in (subject["sub_type"], subject["type"]):
+        noun = " ".join(re.sub(r"\([^)]*\)|[_/\d.,:;#]+", " ", name).lower().split())
         noun = re.sub(r"^(?:an?|the) ", "", noun)
         if noun and noun not in ("unknown", "none", "other", "n a"):
             return noun
@@ -163,52 +167,52 @@ def kind_of(subject: dict[str, Any]) -> str:
 def is_plural(noun: str) -> bool:
     """Return whether a noun is plural: "women", "cups"; not "glass", "bus" or "jeans"."""
     last = noun.split()[-1]
-    return last not in ONE_S and bool(PLURAL.match(last))
+    return last not in SINGULAR_IN_S and bool(PLURAL.match(last))
 
 
-def garments(look: str) -> list[str]:
+def garments(appearance: str) -> list[str]:
     """Return the coloured garments of a person's appearance, in order, with an article unless there are two of it.
 
     "a yellow hoodie", "blue jeans". Hair is not a garment, nor is what is listed beside shoes.
     """
-    found, text, end = [], f"a person {look}", 0
-    for garment in phrases.read(text).garments:
+    garments_found, text, end = [], f"a person {appearance}", 0
+    for garment in phrases.parse(text).garments:
         words = text[max(garment.start, end) : garment.end].strip()  # after "a coat over a shirt" comes "over a shirt"
         end = garment.end
         if garment.colour and garment.kind in ("upper", "lower", "shoes"):
-            bare = re.sub(r"^(?:(?:over|under|beneath|atop|plus) )?(?:(?:an?|the|his|her|their) )?", "", words)
-            one = not is_plural(bare) and bare.split()[-1] not in ONE_S
-            article = ("an " if bare[0] in "aeiou" else "a ") if one else ""
-            found.append(article + bare)
-    return found
+            words_bare = re.sub(r"^(?:(?:over|under|beneath|atop|plus) )?(?:(?:an?|the|his|her|their) )?", "", words)
+            is_single = not is_plural(words_bare) and words_bare.split()[-1] not in SINGULAR_IN_S
+            article = ("an " if words_bare[0] in "aeiou" else "a ") if is_single else ""
+            garments_found.append(article + words_bare)
+    return garments_found
 
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
-def shortened(words: str, max_words: int) -> str:
+def truncate(words: str, max_words: int) -> str:
     """Return at most `max_words` words, cut before a comma or an "and" if possible, never after a word that needs another one."""
     if len(words.split()) <= max_words:
         return words
     cut = " ".join(words.split()[:max_words])
-    joints = [m.start() for m in re.finditer(r",| and | wearing ", cut)]
-    if not joints:
+    breaks = [m.start() for m in re.finditer(r",| and | wearing ", cut)]
+    if not breaks:
         return re.sub(r"(,|\s+(a|an|the|in|with|of|on|and|wearing|dressed))+$", "", cut)
-    first, comma, last = cut[: joints[-1]].rpartition(", ")  # restore the "and" of a truncated list
-    return f"{first} and {last}" if comma and not last.startswith(("wearing ", "with ", "in ")) else cut[: joints[-1]]
+    first, comma, last = cut[: breaks[-1]].rpartition(", ")  # restore the "and" of a truncated list
+    return f"{first} and {last}" if comma and not last.startswith(("wearing ", "with ", "in ")) else cut[: breaks[-1]]
 
 
-def deduplicate_phrases(text: str, told: Sequence[str]) -> str:
+def deduplicate_phrases(text: str, phrases_used: Sequence[str]) -> str:
     """Return a text with repeated phrases made definite: "holds a red cup" becomes "holds the red cup".
 
     English refers to known subjects this way, and a phrase that occurs twice in the prompt has no unique span.
     """
-    for phrase in sorted(told, key=len, reverse=True):
-        article = FIRST.match(phrase)
+    for phrase in sorted(phrases_used, key=len, reverse=True):
+        article = ARTICLE.match(phrase)
         rest = phrase[article.end() :] if article else phrase
-        again = f"that {rest}" if phrase.startswith("the ") else f"the {rest}"
-        text = again.join(re.split(rf"(?<!\w){re.escape(phrase)}(?!\w)", text))
+        definite = f"that {rest}" if phrase.startswith("the ") else f"the {rest}"
+        text = definite.join(re.split(rf"(?<!\w){re.escape(phrase)}(?!\w)", text))
     return text
 
 
@@ -220,15 +224,16 @@ def environment_phrase(environment: str) -> str:
 
 def with_camera(prompt: str, camera_motion: str) -> str:
     """Return the prompt with the camera sentence at its end."""
-    said = camera_motion.rstrip(". ")
-    return f"{prompt} {said[:1].upper()}{said[1:]}." if said else prompt
+    sentence = camera_motion.rstrip(". ")
+    return f"{prompt} {sentence[:1].upper()}{sentence[1:]}." if sentence else prompt
 
 
-def within(phrase: str, text: str) -> bool:
-    return bool(occurrences(phrase, text))
+def overlap(a: str, b: str) -> bool:
+    """Return whether one of two phrases occurs in the other."""
+    return bool(find_phrase(a, b) or find_phrase(b, a))
 
 
-def occurrences(phrase: str, text: str) -> list[int]:
+def find_phrase(phrase: str, text: str) -> list[int]:
     """Return the offsets of a phrase in a text, whole words only: "a cup" is not in "a cupboard"."""
     return [m.start() for m in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)]
 
@@ -237,7 +242,7 @@ def span(phrase: str, prompt: str) -> tuple[int, int]:
     """Return start and end of a phrase, (0, 0) for "". Raises ValueError unless it occurs exactly once in the prompt."""
     if not phrase:
         return 0, 0
-    found = occurrences(phrase, prompt)
-    if len(found) != 1:
-        raise ValueError(f"the fused prompt has the phrase {phrase!r} {len(found)} times, expected once: {prompt!r}")
-    return found[0], found[0] + len(phrase)
+    offsets = find_phrase(phrase, prompt)
+    if len(offsets) != 1:
+        raise ValueError(f"the fused prompt has the phrase {phrase!r} {len(offsets)} times, expected once: {prompt!r}")
+    return offsets[0], offsets[0] + len(phrase)

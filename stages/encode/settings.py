@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 SPLITS = ("train", "held-out")
 VARIANT = "-v"  # separates the clip and the variant number in a sample's key
-APART = 7  # variants between two variants of a held-out sample; frames between the starts of two variants
+VARIANT_STRIDE = 7  # variants between two variants of a held-out sample; frames between the starts of two variants
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ from a2data.dataset import writer
 from a2data.records import Failure, Packed, Reject
 from a2data.stage import Stage
 from a2data.store.folder import Folder
-from stages.encode.settings import APART, SPLITS, VARIANT, Encoding
+from stages.encode.settings import SPLITS, VARIANT, VARIANT_STRIDE, Encoding
 from stages.encode.tensors import members, pictures, read_tar, to_row
 
 Sample = tuple[str, dict[str, bytes]]  # key, members
 
 
-def numbered(name: str) -> tuple[int, str]:
+def parse_tar_name(name: str) -> tuple[int, str]:
     """Return the number and the split that a packed tar's name gives its encoded tars; "" without a split. Raises ValueError."""
-    found = writer.TAR.fullmatch(name)
-    if found is None:
+    match = writer.TAR.fullmatch(name)
+    if match is None:
         raise ValueError(f"{name} is not named like a shard, such as 00000-000.tar or train-00000-000.tar")
-    return int(found[2]) * 1000 + int(found[3]), found[1] or ""
+    return int(match[2]) * 1000 + int(match[3]), match[1] or ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Encode(Encoding, Stage):
                     else:
                         yield key, data
 
-        number, prefix = numbered(name)
+        number, prefix = parse_tar_name(name)
         for split, written in zip(SPLITS, (encoded(), iter(held_out)), strict=True):
             for placed in writer.write(written, Folder(f"{self.out}/{split}"), number, 1 << 40, prefix):
                 yield to_row(placed, *described[placed.key], self, split)
@@ -107,14 +107,14 @@ class Encode(Encoding, Stage):
         if triplet.pair and triplet.pair.tie:
             return Reject(clip, "tie", "neither video of the pair is preferred")
         try:
-            shown = pictures(triplet, self)
-            if isinstance(shown, Reject):
-                return shown
-            made = []
+            resized = pictures(triplet, self)
+            if isinstance(resized, Reject):
+                return resized
+            variants = []
             for variant in range(self.validation_augmentations if held_out else self.augmentations):
-                data = members(triplet, shown, encoders, self, variant * APART if held_out else variant)
-                made.append((f"{clip}{VARIANT}{variant:02d}" if variant else clip, shown[2], data))
+                data = members(triplet, resized, encoders, self, variant * VARIANT_STRIDE if held_out else variant)
+                variants.append((f"{clip}{VARIANT}{variant:02d}" if variant else clip, resized[2], data))
                 heartbeat.step()
-            return made
+            return variants
         except Exception as error:
             return Failure(clip, f"{type(error).__name__}: {error}")

@@ -13,8 +13,8 @@ from a2data.dataset import writer
 from a2data.media import images, video
 from a2data.records import Packed, Reject
 from a2data.store.folder import Folder
-from stages.encode.augment import fitted, varied
-from stages.encode.settings import APART, Encoding
+from stages.encode.augment import augment, resize_frames
+from stages.encode.settings import VARIANT_STRIDE, Encoding
 
 
 def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
@@ -39,92 +39,103 @@ def read_tar(source: Folder, name: str) -> Iterator[samples.Triplet]:
         raise ValueError(f"{source.root}/{name} is truncated or damaged ({error}): pack it again") from error
 
 
-def pictures(triplet: samples.Triplet, how: Encoding) -> tuple[np.ndarray, Any, list[str]] | Reject:
+def pictures(triplet: samples.Triplet, settings: Encoding) -> tuple[np.ndarray, Any, list[str]] | Reject:
     """Return a triplet's resized frames, its prepared references and their roles in order; or its rejection."""
     from model_zoo.a2 import references as a2_references
 
     frames = video.decode(triplet.video)
-    if len(frames) < how.frames:
-        return Reject(triplet.facts.clip_id, "too short", f"it has {len(frames)} frames; {how.frames} are needed")
-    chosen = choose(triplet, how)
-    if not chosen:
-        return Reject(triplet.facts.clip_id, "no reference", f"it has no reference with a role in {how.roles}")
-    kept = frames if how.augmentations > 1 else frames[: how.frames]
-    roles = sorted((r.role for r in chosen), key=a2_references.ROLES.index)
+    if len(frames) < settings.frames:
+        return Reject(triplet.facts.clip_id, "too short", f"it has {len(frames)} frames; {settings.frames} are needed")
+    references = choose(triplet, settings)
+    if not references:
+        return Reject(triplet.facts.clip_id, "no reference", f"it has no reference with a role in {settings.roles}")
+    used_frames = frames if settings.augmentations > 1 else frames[: settings.frames]
+    roles = sorted((r.role for r in references), key=a2_references.ROLES.index)
     return (
-        fitted(kept, how.height, how.width),
-        a2_references.prepare(chosen, how.height, how.width, how.conditioning),
+        resize_frames(used_frames, settings.height, settings.width),
+        a2_references.prepare(references, settings.height, settings.width, settings.conditioning),
         roles,
     )
 
 
 def members(
-    triplet: samples.Triplet, shown: tuple[np.ndarray, Any, list[str]], encoders: Any, how: Encoding, variant: int = 0
+    triplet: samples.Triplet,
+    resized: tuple[np.ndarray, Any, list[str]],
+    encoders: Any,
+    settings: Encoding,
+    variant: int = 0,
 ) -> dict[str, bytes]:
-    """Return a triplet's encoded members by extension; `shown` is the result of `pictures`."""
+    """Return a triplet's encoded members by extension; `resized` is the result of `pictures`."""
     import torch
     from safetensors.torch import save
 
     from model_zoo.a2 import encoders as a2_encoders
     from model_zoo.a2 import references as a2_references
 
-    start = variant * APART % (len(shown[0]) - how.frames + 1)
-    frames = varied(shown[0][start : start + how.frames], variant)
-    prepared = a2_references.Prepared(*(varied(each, variant) for each in shown[1]))
-    seen = partial(
-        a2_encoders.encode_references, encoders, frames=how.frames, repeat=how.repeat_reference_frames,
-        combine=how.reference_order, conditioning=how.conditioning, slots=how.reference_slots,
+    start = variant * VARIANT_STRIDE % (len(resized[0]) - settings.frames + 1)
+    frames = augment(resized[0][start : start + settings.frames], variant)
+    prepared = a2_references.Prepared(*(augment(each, variant) for each in resized[1]))
+    encode_condition = partial(
+        a2_encoders.encode_references, encoders, frames=settings.frames, repeat=settings.repeat_reference_frames,
+        combine=settings.reference_order, conditioning=settings.conditioning, slots=settings.reference_slots,
     )  # fmt: skip
-    made = {
+    tensors = {
         "video": a2_encoders.encode_video(encoders, frames),
-        **seen(prepared),
+        **encode_condition(prepared),
         "text": a2_encoders.encode_prompt(encoders, "" if variant else triplet.prompt),
         "text_empty": a2_encoders.encode_prompt(encoders, ""),
     }
     if triplet.pair:
-        worse = fitted(video.decode(triplet.rejected)[start : start + how.frames], how.height, how.width)
-        if len(worse) < len(frames):
-            raise ValueError(f"the worse video of the pair has {len(worse)} frames; {len(frames)} are needed")
-        made["rejected"] = a2_encoders.encode_video(encoders, varied(worse, variant))
-    if how.singles:
+        rejected_frames = resize_frames(
+            video.decode(triplet.rejected)[start : start + settings.frames], settings.height, settings.width
+        )
+        if len(rejected_frames) < len(frames):
+            raise ValueError(f"the worse video of the pair has {len(rejected_frames)} frames; {len(frames)} are needed")
+        tensors["rejected"] = a2_encoders.encode_video(encoders, augment(rejected_frames, variant))
+    if settings.singles:
         first = a2_references.Prepared(prepared.frames[:1], prepared.squares[:1])
-        made |= {f"{name}_single": tensor for name, tensor in seen(first).items()}
-    for name, tensor in made.items():
+        tensors |= {f"{name}_single": tensor for name, tensor in encode_condition(first).items()}
+    for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"the encoder returned NaN or infinity in {name}")
-    dtype = getattr(torch, how.dtype)
-    stored = {name: tensor.to(dtype).cpu().contiguous() for name, tensor in made.items()}
+    dtype = getattr(torch, settings.dtype)
+    stored = {name: tensor.to(dtype).cpu().contiguous() for name, tensor in tensors.items()}
     return {"json": samples.to_json(triplet.facts), "safetensors": save(stored)}
 
 
-def choose(triplet: samples.Triplet, how: Encoding) -> list[Any]:
+def choose(triplet: samples.Triplet, settings: Encoding) -> list[Any]:
     """Return the references for a triplet's condition: subjects first, one background last, max_references at most.
 
     A face has the role human if its person has no other reference; otherwise it is left out, since A2 knows no faces.
     """
     from model_zoo.a2.references import Reference
 
-    wanted = how.roles.split("|")
-    whole = {given.identity for given in triplet.facts.references if given.role == "human"}
+    requested_roles = settings.roles.split("|")
+    whole_people = {reference.identity for reference in triplet.facts.references if reference.role == "human"}
     roles = [
-        (given, "human" if given.role == "face" and given.identity not in whole else given.role)
-        for given in triplet.facts.references
+        (reference, "human" if reference.role == "face" and reference.identity not in whole_people else reference.role)
+        for reference in triplet.facts.references
     ]
-    usable = [(given, role) for given, role in roles if role in wanted and role != "face"]
+    usable = [(reference, role) for reference, role in roles if role in requested_roles and role != "face"]
     # whole people first
-    usable.sort(key=lambda one: (wanted.index(one[1]), one[0].role == "face"))
-    places = [one for one in usable if one[1] == "background"][:1]
-    things = [one for one in usable if one[1] != "background"][: how.max_references - len(places)]
+    usable.sort(key=lambda candidate: (requested_roles.index(candidate[1]), candidate[0].role == "face"))
+    backgrounds = [candidate for candidate in usable if candidate[1] == "background"][:1]
+    subjects = [candidate for candidate in usable if candidate[1] != "background"][
+        : settings.max_references - len(backgrounds)
+    ]
     return [
-        Reference(role, images.from_png(triplet.pictures[given.name])[..., :3]) for given, role in (*things, *places)
+        Reference(role, images.from_png(triplet.pictures[reference.name])[..., :3])
+        for reference, role in (*subjects, *backgrounds)
     ]
 
 
-def to_row(placed: writer.Placed, roles: list[str], facts: samples.TripletMeta, how: Encoding, split: str) -> Packed:
+def to_row(
+    written: writer.WrittenSample, roles: list[str], facts: samples.TripletMeta, settings: Encoding, split: str
+) -> Packed:
     """Return the index row of an encoded sample: sizes of the encoded video, roles of the references in the condition."""
-    licences = " AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)}))
-    risk = max(given.copy_risk for given in facts.references)
+    licences = " AND ".join(sorted({facts.license, *(reference.origin.license for reference in facts.references)}))
+    risk = max(reference.copy_risk for reference in facts.references)
     return Packed(
-        placed.key, placed.shard, placed.shard_sha256, placed.offset, placed.bytes, placed.members,
-        how.frames, how.height, how.width, facts.fps, roles, licences, risk, split,
+        written.key, written.shard, written.shard_sha256, written.offset, written.bytes, written.members,
+        settings.frames, settings.height, settings.width, facts.fps, roles, licences, risk, split,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from a2data.store.url import public_name
 Lookup = Callable[..., dict[str, Any]]  # a2data.store.lookup.Lookup
 
 
-def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.Origin]:
+def fetch_reference(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.Origin]:
     """Return a reference's element, its clip and its origin. Raises ValueError if it is missing or its picture changed."""
     shard, source = reference.source_shard, reference.source_element_id
     element = element_row(lookup, reference.kind, shard, source)
@@ -50,18 +50,18 @@ def fetch(reference: Reference, lookup: Lookup) -> tuple[Element, Clip, samples.
 
 
 @dataclass(frozen=True)
-class _Seen:  # columns of Element with frame and box
+class _ElementBox:  # columns of Element with frame and box
     element_id: str
     frame: int
     box: Box
     mask: bytes
 
 
-def where(trait: ElementMeta, clip: Clip, shard: int, lookup: Lookup) -> samples.Place:
+def locate(trait: ElementMeta, clip: Clip, shard: int, lookup: Lookup) -> samples.Location:
     """Return the frame and box of an element of this shard in its clip."""
-    seen = element_row(lookup, trait.kind, shard, trait.element_id, _Seen)
+    seen = element_row(lookup, trait.kind, shard, trait.element_id, _ElementBox)
     source_frame, mask = clip.source_frames[seen.frame], coco_rle.encode(images.from_rle(seen.mask))
-    return samples.Place(seen.frame, source_frame, seen.box, in_source(seen.box, clip), mask)
+    return samples.Location(seen.frame, source_frame, seen.box, in_source(seen.box, clip), mask)
 
 
 def in_source(box: Box, clip: Clip) -> Box:
@@ -71,8 +71,8 @@ def in_source(box: Box, clip: Clip) -> Box:
     return x0 + box[0] * across, y0 + box[1] * down, x0 + box[2] * across, y0 + box[3] * down
 
 
-def describe(
-    name: str, reference: Reference, match: Match | None, origin: samples.Origin, target: samples.Place
+def reference_meta(
+    name: str, reference: Reference, match: Match | None, origin: samples.Origin, target: samples.Location
 ) -> samples.ReferenceMeta:
     phrase, start, end = (match.phrase, match.start, match.end) if match else ("", 0, 0)
     return samples.ReferenceMeta(
@@ -92,11 +92,11 @@ def describe(
     )
 
 
-def about(
+def build_meta(
     film: ClipVideo,
     video: Video,
     caption: Caption,
-    given: list[samples.ReferenceMeta],
+    references: list[samples.ReferenceMeta],
     unpaired: list[samples.Unpaired],
     made_by: list[str],
     sound: Sound,
@@ -117,33 +117,33 @@ def about(
         source_frames=film.source_frames,
         source_pts_s=film.source_pts_s,
         caption=caption,
-        references=given,
+        references=references,
         unpaired=unpaired,
         made_by=made_by,
         sound=sound,
-        captions=samples.several_captions(caption),
+        captions=samples.caption_variants(caption),
     )
 
 
-def to_row(placed: writer.Placed, facts: samples.TripletMeta, split: str = "", component: str = "") -> Packed:
+def to_row(written: writer.WrittenSample, facts: samples.TripletMeta, split: str = "", component: str = "") -> Packed:
     """Return the row of one sample.
 
     Its licence joins those of the clip and of every reference, since each applies to a part of the sample.
     """
     return Packed(
-        clip_id=placed.key,
-        shard=placed.shard,
-        shard_sha256=placed.shard_sha256,
-        offset=placed.offset,
-        bytes=placed.bytes,
-        members=placed.members,
+        clip_id=written.key,
+        shard=written.shard,
+        shard_sha256=written.shard_sha256,
+        offset=written.offset,
+        bytes=written.bytes,
+        members=written.members,
         frames=facts.frames,
         height=facts.height,
         width=facts.width,
         fps=facts.fps,
-        roles=[given.role for given in facts.references],
-        license=" AND ".join(sorted({facts.license, *(given.origin.license for given in facts.references)})),
-        copy_risk=max(given.copy_risk for given in facts.references),
+        roles=[reference.role for reference in facts.references],
+        license=" AND ".join(sorted({facts.license, *(reference.origin.license for reference in facts.references)})),
+        copy_risk=max(reference.copy_risk for reference in facts.references),
         split=split,
         component=component,
     )

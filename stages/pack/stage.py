@@ -27,8 +27,8 @@ from a2data.stage import Stage
 from a2data.store.folder import Folder
 from a2data.store.lookup import ELEMENT_TABLES
 from a2data.store.parquet import DamagedError
-from stages.pack.facts import Lookup, about, describe, fetch, to_row, where
-from stages.pack.splits import assigned, shares_of
+from stages.pack.facts import Lookup, build_meta, fetch_reference, locate, reference_meta, to_row
+from stages.pack.splits import parse_fractions, split_of
 
 
 @dataclass(frozen=True)
@@ -90,25 +90,25 @@ class Pack(Stage):
         matches: list[Match],
         videos: list[Video],
         sounds: list[Sound],
-        *traits: list[ElementMeta],
+        *element_tables: list[ElementMeta],
         shard: int,
         lookup: Lookup,
     ) -> Iterator[Packed | Reject | Failure]:
-        wanted = {k.clip_id for k in kept}
+        kept_ids = {k.clip_id for k in kept}
         caption_of = {c.clip_id: c for c in captions}
         video_of = {v.video_id: v for v in videos}
         by_clip = Rows(
-            by("clip_id", references),
-            by("clip_id", matches),
-            by("clip_id", [t for ts in traits for t in ts]),
+            group_by("clip_id", references),
+            group_by("clip_id", matches),
+            group_by("clip_id", [t for ts in element_tables for t in ts]),
             {sound.clip_id: sound for sound in sounds},
         )
-        turned_away: list[Reject | Failure] = []
+        not_packed: list[Reject | Failure] = []
         facts: dict[str, samples.TripletMeta] = {}
 
-        shares = shares_of(self.split)
+        fractions = parse_fractions(self.split)
         component_of = {r.clip_id: r.component for r in references}
-        if shares and self.allow_same_clip:
+        if fractions and self.allow_same_clip:
             raise ValueError(
                 "pack.split and pack.allow_same_clip cannot be combined: "
                 "a split needs every reference's source clip, which allow_same_clip omits"
@@ -116,23 +116,23 @@ class Pack(Stage):
 
         def triplets(split: str) -> Iterator[tuple[str, dict[str, bytes]]]:
             for clip_id in sorted(span.clip_id for span in spans):
-                if clip_id not in wanted or clip_id not in caption_of:
+                if clip_id not in kept_ids or clip_id not in caption_of:
                     continue
-                if assigned(component_of.get(clip_id, ""), shares) != split:
+                if split_of(component_of.get(clip_id, ""), fractions) != split:
                     continue
                 # one at a time: a shard's clips do not fit in memory
                 film = lookup("segment", shard, "clip_id", [clip_id])[clip_id]
-                made = self.attempt(film, caption_of[clip_id], video_of[film.video_id], by_clip, shard, lookup)
-                if isinstance(made, Reject | Failure):
-                    turned_away.append(made)
+                result = self.attempt(film, caption_of[clip_id], video_of[film.video_id], by_clip, shard, lookup)
+                if isinstance(result, Reject | Failure):
+                    not_packed.append(result)
                 else:
-                    facts[film.clip_id] = made.facts
-                    yield film.clip_id, samples.to_members(made, self.max_references)
+                    facts[film.clip_id] = result.facts
+                    yield film.clip_id, samples.to_members(result, self.max_references)
 
-        for split in ("train", *shares) if shares else ("",):
-            for placed in writer.write(triplets(split), Folder(self.out), shard, self.max_bytes_per_tar, split):
-                yield to_row(placed, facts.pop(placed.key), split, component_of.get(placed.key, ""))
-        yield from turned_away
+        for split in ("train", *fractions) if fractions else ("",):
+            for written in writer.write(triplets(split), Folder(self.out), shard, self.max_bytes_per_tar, split):
+                yield to_row(written, facts.pop(written.key), split, component_of.get(written.key, ""))
+        yield from not_packed
 
     def attempt(self, film: ClipVideo, *rest: Any) -> samples.Triplet | Reject | Failure:
         """Return the result of `triplet`, or its failure: a clip whose reference is missing must not fail its shard."""
@@ -147,35 +147,41 @@ class Pack(Stage):
         self, film: ClipVideo, caption: Caption, video: Video, rows: "Rows", shard: int, lookup: Lookup
     ) -> samples.Triplet | Reject:
         """Return the triplet of one clip, or its rejection."""
-        traits = {t.element_id: t for t in rows.traits[film.clip_id]}
+        elements = {t.element_id: t for t in rows.elements[film.clip_id]}
         phrases = {m.element_id: m for m in sorted(rows.matches[film.clip_id], key=lambda m: (m.start, m.element_id))}
         roles, required = self.roles.split("|"), self.required_roles.split("|")
         available = rows.references[film.clip_id]
         if self.allow_same_clip:
             paired = {r.element_id for r in available}
-            own = [traits[key] for key in phrases if key not in paired and traits[key].kind in required]
-            available = [*available, *(same_clip_reference(trait, shard) for trait in own)]
+            same_clip_elements = [
+                elements[key] for key in phrases if key not in paired and elements[key].kind in required
+            ]
+            available = [*available, *(same_clip_reference(element_meta, shard) for element_meta in same_clip_elements)]
         chosen = self.choose(available)
         # a face shows its person, too
-        shown = {r.element_id for r in chosen} | {traits[r.element_id].parent_id for r in chosen if r.kind == "face"}
-        unpaired = [m for key, m in phrases.items() if key not in shown and traits[key].kind in roles]
-        lacking = ", ".join(f"{m.element_id} ({m.phrase!r})" for m in unpaired)
+        represented = {r.element_id for r in chosen} | {
+            elements[r.element_id].parent_id for r in chosen if r.kind == "face"
+        }
+        unpaired = [m for key, m in phrases.items() if key not in represented and elements[key].kind in roles]
+        missing = ", ".join(f"{m.element_id} ({m.phrase!r})" for m in unpaired)
         if not any(r.kind in required for r in chosen):
             return Reject(
                 film.clip_id,
                 "no reference",
-                f"none of {self.required_roles}; without a reference: {lacking or 'nothing'}",
+                f"none of {self.required_roles}; without a reference: {missing or 'nothing'}",
             )
         if unpaired and not self.allow_unpaired_phrases:
-            return Reject(film.clip_id, "not all paired", f"without a reference: {lacking}")
+            return Reject(film.clip_id, "not all paired", f"without a reference: {missing}")
         pictures: dict[str, bytes] = {}
         cut_outs: dict[str, bytes] = {}
-        given = []
+        metas = []
         for reference, name in zip(chosen, names(chosen), strict=True):
-            element, clip, origin = fetch(reference, lookup)
-            phrase = phrases.get(reference.element_id) or phrases.get(traits[reference.element_id].parent_id)
-            given.append(
-                describe(name, reference, phrase, origin, where(traits[reference.element_id], film, shard, lookup))
+            element, clip, origin = fetch_reference(reference, lookup)
+            phrase = phrases.get(reference.element_id) or phrases.get(elements[reference.element_id].parent_id)
+            metas.append(
+                reference_meta(
+                    name, reference, phrase, origin, locate(elements[reference.element_id], film, shard, lookup)
+                )
             )
             rgba = images.from_png(element.image)
             if name == "bg":
@@ -183,12 +189,14 @@ class Pack(Stage):
             else:
                 pictures[name] = images.to_png(images.on_white(rgba, element.box, clip.height, clip.width))
                 cut_outs[name] = element.image
-        listed = [
-            samples.Unpaired(m.element_id, trait.kind, m.phrase, m.start, m.end, where(trait, film, shard, lookup))
-            for m, trait in ((m, traits[m.element_id]) for m in unpaired)
+        unpaired_metas = [
+            samples.Unpaired(
+                m.element_id, element_meta.kind, m.phrase, m.start, m.end, locate(element_meta, film, shard, lookup)
+            )
+            for m, element_meta in ((m, elements[m.element_id]) for m in unpaired)
         ]
         made_by = [line for line in self.made_by.split("; ") if line]
-        facts = about(film, video, caption, given, listed, made_by, rows.sounds[film.clip_id])
+        facts = build_meta(film, video, caption, metas, unpaired_metas, made_by, rows.sounds[film.clip_id])
         return samples.Triplet(facts, film.video, pictures, cut_outs)
 
     def choose(self, references: Iterable[Reference]) -> list[Reference]:
@@ -198,9 +206,9 @@ class Pack(Stage):
             (r for r in references if r.kind in order),
             key=lambda r: (order[r.kind], r.element_id, r.copy_risk, r.source_element_id),
         )
-        things = [r for r in ranked if r.kind != "background"]
-        places = [r for r in ranked if r.kind == "background"]
-        return things[: self.max_references] + places[:1]
+        subjects = [r for r in ranked if r.kind != "background"]
+        backgrounds = [r for r in ranked if r.kind == "background"]
+        return subjects[: self.max_references] + backgrounds[:1]
 
 
 @dataclass(frozen=True)
@@ -209,11 +217,11 @@ class Rows:
 
     references: dict[str, list[Reference]]
     matches: dict[str, list[Match]]
-    traits: dict[str, list[ElementMeta]]
+    elements: dict[str, list[ElementMeta]]
     sounds: dict[str, Sound]
 
 
-def by(column: str, rows: Iterable[Any]) -> dict[str, list[Any]]:
+def group_by(column: str, rows: Iterable[Any]) -> dict[str, list[Any]]:
     """Group rows by the value of a column; other values map to an empty list."""
     groups: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
@@ -225,7 +233,7 @@ def names(chosen: list[Reference]) -> list[str]:
     return ["bg" if r.kind == "background" else f"ref{n}" for n, r in enumerate(chosen)]
 
 
-def same_clip_reference(trait: ElementMeta, shard: int) -> Reference:
+def same_clip_reference(element: ElementMeta, shard: int) -> Reference:
     """Return a clip's own picture as its reference, at the highest copy risk."""
-    key = (trait.clip_id, trait.element_id, trait.kind)
-    return Reference(*key, -1, shard, trait.clip_id, trait.element_id, trait.image_sha256, 1.0, 1.0, [])
+    key = (element.clip_id, element.element_id, element.kind)
+    return Reference(*key, -1, shard, element.clip_id, element.element_id, element.image_sha256, 1.0, 1.0, [])

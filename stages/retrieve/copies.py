@@ -29,7 +29,7 @@ CELL = 3  # pixels of a cell's side
 FLAT_STAMP = 0.25  # variance, in steps of 2 grey levels, below which a cut-out resembles any other
 
 
-class Parts(NamedTuple):
+class CopyDistances(NamedTuple):
     """Distances between a picture of a subject and the pictures a clip shows of it; all 0 for the same picture."""
 
     frames: float  # distance of its frame's thumbnail to the nearest of the clip, see `picture_distance`; inf: unknown
@@ -70,26 +70,26 @@ class Thumbs(NamedTuple):
         """Prepare thumbnails, (t, 18, 24) uint8 or their bytes."""
         pixels = np.frombuffer(data, np.uint8).astype(np.float32).reshape(-1, _P)
         total = pixels @ np.ones(_P, np.float32)
-        level = np.rint(total / _P)
-        pixels -= level[:, None]
+        rounded_mean = np.rint(total / _P)
+        pixels -= rounded_mean[:, None]
         rows = pixels.reshape(-1, WIDTH)
         left, right = rows[:, : WIDTH // 2], rows[:, : WIDTH // 2 - 1 : -1]
         halves = np.empty_like(pixels)
         even, odd = halves[:, :HALF], halves[:, HALF:]
         even[:], odd[:] = (left + right).reshape(-1, HALF), (left - right).reshape(-1, HALF)
-        left_over = total.astype(np.float64) - level.astype(np.float64) * _P
-        centred = np.einsum("tp,tp->t", halves, halves).astype(np.float64) / 2 - left_over**2 / _P
-        spread = np.sqrt(centred / _P)
-        scale, flat = 1 / (np.maximum(spread, FLAT) * _P**0.5), spread < FLAT
-        mean = left_over * (2 * CELL**2 / _P)
+        residual = total.astype(np.float64) - rounded_mean.astype(np.float64) * _P
+        centred = np.einsum("tp,tp->t", halves, halves).astype(np.float64) / 2 - residual**2 / _P
+        deviation = np.sqrt(centred / _P)
+        scale, flat = 1 / (np.maximum(deviation, FLAT) * _P**0.5), deviation < FLAT
+        mean = residual * (2 * CELL**2 / _P)
         cells = np.concatenate([even @ CELLS - mean.astype(np.float32)[:, None], odd @ CELLS], axis=1)
         cells *= (scale / (CELL * 2**0.5)).astype(np.float32)[:, None]
         power = np.where(flat, 1e9, np.einsum("tp,tp->t", cells, cells)).astype(np.float32)
         coarse = np.column_stack([cells, power / -2, np.ones_like(power)])
         power_of_all = np.where(flat, np.inf, centred * scale**2)
-        return cls(halves, np.stack([left_over * (2 / _P) ** 0.5, power_of_all, scale], axis=1), coarse)
+        return cls(halves, np.stack([residual * (2 / _P) ** 0.5, power_of_all, scale], axis=1), coarse)
 
-    def at(self, frames: Any) -> "Thumbs":
+    def take(self, frames: Any) -> "Thumbs":
         """Return the thumbnails of some frames: a slice or indices."""
         return Thumbs(*(column[frames] for column in self))
 
@@ -98,9 +98,9 @@ class Thumbs(NamedTuple):
         return len(self.about)
 
 
-def joined(several: Sequence[Thumbs]) -> Thumbs:
+def concatenate_thumbs(clips: Sequence[Thumbs]) -> Thumbs:
     """Return the thumbnails of several clips as one."""
-    return several[0] if len(several) == 1 else Thumbs(*map(np.concatenate, zip(*several, strict=True)))
+    return clips[0] if len(clips) == 1 else Thumbs(*map(np.concatenate, zip(*clips, strict=True)))
 
 
 def squared_distances(a: Thumbs, b: Thumbs) -> np.ndarray:
@@ -112,10 +112,10 @@ def squared_distances(a: Thumbs, b: Thumbs) -> np.ndarray:
     (total, one, factor), (other_total, other, other_factor) = a.about.T, b.about.T
     offset, scale = np.multiply.outer(total, other_total), np.multiply.outer(factor, other_factor)
     power, out = np.add.outer(one, other), np.empty((2, *even.shape))
-    for way, product in enumerate((even + odd, even - odd)):
-        np.subtract(product, offset, out=out[way])
-        out[way] *= scale
-        np.subtract(power, out[way], out=out[way])
+    for orientation, product in enumerate((even + odd, even - odd)):
+        np.subtract(product, offset, out=out[orientation])
+        out[orientation] *= scale
+        np.subtract(power, out[orientation], out=out[orientation])
     return out
 
 
@@ -132,21 +132,21 @@ def repeat_distance(a: Thumbs, b: Thumbs, run: int = RUN) -> float:
     return round(float(np.sqrt(max(worst.min(), 0.0))), 5)
 
 
-def may_repeat(some: Sequence[Thumbs], others: Sequence[Thumbs], copy: float = COPY, run: int = RUN) -> np.ndarray:
+def may_repeat(clips: Sequence[Thumbs], others: Sequence[Thumbs], copy: float = COPY, run: int = RUN) -> np.ndarray:
     """Return for which pairs of clips `repeat_distance` may be below `copy`, (n, m) bool; it is not for the rest.
 
     Of each run of frames one has a number that leaves the rest run - 1 when divided by run, so only those of the others are
     compared, and of each thumbnail the means of cells, whose distance is never larger.
     """
-    step = min(run, *(clip.num_frames for clip in (*some, *others)))
-    few = [clip.coarse[step - 1 :: step] for clip in others]
-    every, rows, half = np.concatenate([clip.coarse for clip in some]), np.concatenate(few), len(CELLS.T)
+    step = min(run, *(clip.num_frames for clip in (*clips, *others)))
+    sampled = [clip.coarse[step - 1 :: step] for clip in others]
+    all_coarse, rows, half = np.concatenate([clip.coarse for clip in clips]), np.concatenate(sampled), len(CELLS.T)
     # the last two columns the other way round
     even = [*range(half), -2, -1]
-    alike = every[:, even] @ rows[:, [*range(half), -1, -2]].T
-    alike += np.abs(every[:, half:-2] @ rows[:, half:-2].T)
-    columns = np.maximum.reduceat(alike, _starts(map(len, few)), axis=1)
-    return -2 * np.maximum.reduceat(columns, _starts(clip.num_frames for clip in some), axis=0) < (copy + 1e-3) ** 2
+    products = all_coarse[:, even] @ rows[:, [*range(half), -1, -2]].T
+    products += np.abs(all_coarse[:, half:-2] @ rows[:, half:-2].T)
+    columns = np.maximum.reduceat(products, _starts(map(len, sampled)), axis=1)
+    return -2 * np.maximum.reduceat(columns, _starts(clip.num_frames for clip in clips), axis=0) < (copy + 1e-3) ** 2
 
 
 def _starts(lengths: Iterable[int]) -> np.ndarray:
@@ -156,8 +156,8 @@ def _starts(lengths: Iterable[int]) -> np.ndarray:
 def picture_distances(pictures: Thumbs, clips: Sequence[Thumbs]) -> np.ndarray:
     """Return the distance of each thumbnail to the nearest frame of each clip, (n, clips) float64; inf if it is flat."""
     starts = _starts(clip.num_frames for clip in clips)
-    near = np.minimum.reduceat(squared_distances(pictures, joined(clips)).min(axis=0), starts, axis=1)
-    return np.round(np.sqrt(np.maximum(near, 0.0)), 5)
+    squared = np.minimum.reduceat(squared_distances(pictures, concatenate_thumbs(clips)).min(axis=0), starts, axis=1)
+    return np.round(np.sqrt(np.maximum(squared, 0.0)), 5)
 
 
 class Stamps(NamedTuple):
@@ -178,12 +178,12 @@ class Stamps(NamedTuple):
         grey = (grey - np.rint(mean)[:, None]) * inside
         return cls(inside, grey, grey**2, 2.0 * mean + 0.5)
 
-    def at(self, chosen: np.ndarray) -> "Stamps":
-        return Stamps(*(column[chosen] for column in self))
+    def take(self, indices: np.ndarray) -> "Stamps":
+        return Stamps(*(column[indices] for column in self))
 
 
 def compare_stamps(a: Stamps, b: Stamps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the distances of cut-outs in pixels, pose and light, see `Parts`, (n, m) each, of each of a to each of b.
+    """Return the distances of cut-outs in pixels, pose and light, see `CopyDistances`, (n, m) each, of each of a to each of b.
 
     Pixels, from Pearson's correlation, and pose are those of the orientation, plain or mirrored, that fits better. The
     correlation is 0 if one side is flat, or if both masks share fewer than three pixels.
@@ -213,16 +213,17 @@ def outside(boxes: np.ndarray) -> np.ndarray:
     return ~(down[:, :, None] & across[:, None]).reshape(len(boxes), -1)
 
 
-def copy_risk(parts: Parts, copy: float = COPY) -> Any:
-    """Return how likely a model that is given this picture learns to copy it, 0 to 1; (n,) if the parts are arrays.
+def copy_risk(distances: CopyDistances, copy: float = COPY) -> Any:
+    """Return how likely a model that is given this picture learns to copy it, 0 to 1; (n,) if the distances are arrays.
 
     1 - (1 - view) (1 - take) (1 - subject), each a reason on its own: `view`, how similar its frame is to the nearest frame of
     the target, 2 ** -((frames - copy) / HALVING), at most 1; `take`, how close the clips are in one source, SAME_SOURCE * 2 **
     -(gap_s / HALVING_S); `subject`, how similar the cut-outs are: 2 ** -(the sum of pixels, pose, scale, light and place, each in
     units of the distance that halves it).
     """
-    view = 2.0 ** -(np.maximum(0.0, parts.frames - copy) / HALVING)
-    take = SAME_SOURCE * 2.0 ** -(parts.gap_s / HALVING_S)
-    halvings = [parts.pixels / PIXELS, parts.pose / POSE, parts.scale / SCALE, parts.light / LIGHT, parts.place / PLACE]
+    view = 2.0 ** -(np.maximum(0.0, distances.frames - copy) / HALVING)
+    take = SAME_SOURCE * 2.0 ** -(distances.gap_s / HALVING_S)
+    _, pixels, pose, scale, light, place, _ = distances
+    halvings = [pixels / PIXELS, pose / POSE, scale / SCALE, light / LIGHT, place / PLACE]
     subject = 2.0 ** -sum(halvings)
     return np.round(1 - (1 - view) * (1 - take) * (1 - subject), 5)

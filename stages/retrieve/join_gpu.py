@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.retrieve.join import NONE, SHIFT, SLACK, STEP, slack
+from stages.retrieve.join import ERROR_SCALE, NONE, SHIFT, STEP, error_bound
 
 ROWS, COLUMNS = 8192, 32768  # size of a tile: 1 GB of float32, and as much again while its floor is computed
 
@@ -55,24 +55,24 @@ def _merge(best: Any, queries: Any, keys: Any, query_groups: Any, key_groups: An
     if bool((worst == NONE).any()):
         if scores.shape[1] > 2 * k:
             others = scores.masked_fill(query_groups[:, None] == key_groups[None], -torch.inf)
-            lowest = others.topk(k, dim=1).values[:, -1].double() - STEP - SLACK
+            floor_of_new = others.topk(k, dim=1).values[:, -1].double() - STEP - ERROR_SCALE
         else:
-            lowest = torch.full_like(floor, -torch.inf)
-        floor = torch.where(worst == NONE, lowest, floor)
-    row, column = torch.nonzero(scores >= (floor - 1.2 * SLACK).float()[:, None], as_tuple=True)
+            floor_of_new = torch.full_like(floor, -torch.inf)
+        floor = torch.where(worst == NONE, floor_of_new, floor)
+    row, column = torch.nonzero(scores >= (floor - 1.2 * ERROR_SCALE).float()[:, None], as_tuple=True)
     other = query_groups[row] != key_groups[column]
     row, column = row[other], column[other]
     if not len(row):
         return best
-    near = scores[row, column].double()
-    close = ((near / STEP).remainder(1) - 0.5).abs() < slack(
-        near
+    products = scores[row, column].double()
+    close = ((products / STEP).remainder(1) - 0.5).abs() < error_bound(
+        products
     ) / STEP  # as in stages.retrieve.join.recompute_ties_float64
-    near[close] = (queries[row[close]] * keys[column[close]]).double().sum(dim=1)
-    found = (near / STEP).round().long() * SHIFT + (SHIFT - 1 - (first + column))
+    products[close] = (queries[row[close]] * keys[column[close]]).double().sum(dim=1)
+    found = (products / STEP).round().long() * SHIFT + (SHIFT - 1 - (first + column))
     count = torch.bincount(row, minlength=len(best))
-    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-    wide = torch.full((len(best), k + int(count.max())), int(NONE), dtype=torch.int64, device=best.device)
-    wide[:, :k] = best
-    wide[row, k + place] = found
-    return wide.topk(k, dim=1).values
+    rank = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    all_codes = torch.full((len(best), k + int(count.max())), int(NONE), dtype=torch.int64, device=best.device)
+    all_codes[:, :k] = best
+    all_codes[row, k + rank] = found
+    return all_codes.topk(k, dim=1).values

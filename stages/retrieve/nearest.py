@@ -47,12 +47,12 @@ def vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return rows, found
 
 
-def top_k(*args: Any, **how: Any) -> tuple[np.ndarray, np.ndarray]:
+def top_k(*args: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest keys that `top_k_codes` finds, (n, k) each: similarities, float64, and indices, int64.
 
     Best first; -inf and -1 where there are fewer than k.
     """
-    return decode(top_k_codes(*args, **how))
+    return decode(top_k_codes(*args, **options))
 
 
 def top_k_codes(
@@ -64,13 +64,13 @@ def top_k_codes(
     block: int = BLOCK,
     ann_min_elements: int = 0,
     tile: int = TILE,
-    spread: TaskMap = map_serial,
+    task_map: TaskMap = map_serial,
 ) -> np.ndarray:
     """Return the k keys with the highest dot product for each query, among those of other groups; ties go to the lower index.
 
     queries: (n, d) float32; keys: (m, d) float32; groups: (n,) and (m,) integers; ann_min_elements: number of keys from which the
     index is used, 0 for never (it misses some neighbours; the similarities of those found are exact); tile: number of queries and
-    of keys that one task of `spread` compares.
+    of keys that one task of `task_map` compares.
 
     Returns their codes (stages.retrieve.join.encode), (n, k) int64, best first, with similarities rounded to STEP; NONE where
     there are fewer than k. The result does not depend on the tile, the machine or the number of threads. Raises
@@ -78,7 +78,7 @@ def top_k_codes(
     """
     if ann_min_elements and len(keys) >= ann_min_elements:
         return search(build_ivfpq(keys), queries, keys, k, query_groups, key_groups)
-    return tiles(queries, keys, k, query_groups, key_groups, block, tile, spread)
+    return tiles(queries, keys, k, query_groups, key_groups, block, tile, task_map)
 
 
 def tiles(
@@ -89,18 +89,18 @@ def tiles(
     key_groups: np.ndarray,
     block: int,
     tile: int,
-    spread: TaskMap,
+    task_map: TaskMap,
 ) -> np.ndarray:
     """Return the codes of the nearest keys of each query, (n, k) int64, best first, merged over all tiles."""
     if tile < 1:
         raise ValueError(f"retrieve.tile is {tile}: set it to at least 1")
     rows, columns = ([slice(i, i + tile) for i in range(0, len(x), tile)] for x in (queries, keys))
-    things = [(queries[part], query_groups[part]) for part in rows] + [
+    arguments = [(queries[part], query_groups[part]) for part in rows] + [
         (keys[part], key_groups[part]) for part in columns
     ]
     tasks = [(i, len(rows) + j) for i in range(len(rows)) for j in range(len(columns))]
     codes = np.full((len(queries), k), NONE)
-    for (i, j), found in zip(tasks, spread(partial(nearest, k=k, block=block), things, tasks), strict=True):
+    for (i, j), found in zip(tasks, task_map(partial(nearest, k=k, block=block), arguments, tasks), strict=True):
         # from indices in the tile to indices in all keys
         moved = np.where(found > NONE, found - (j - len(rows)) * tile, NONE)
         both = np.concatenate([codes[rows[i]], moved], axis=1)
@@ -166,20 +166,20 @@ def search(
     Results of the query's own group are dropped, so the search asks for more: by the size of the largest group, at most k.
     """
     largest = int(np.unique(key_groups, return_counts=True)[1].max(initial=0))
-    wanted = min(k + min(largest, k), len(keys))
+    num_candidates = min(k + min(largest, k), len(keys))
     codes = np.full((len(queries), k), NONE)
     for start in range(0, len(queries), BLOCK):
         rows = slice(start, start + BLOCK)
-        _, found = index.search(np.ascontiguousarray(queries[rows]), wanted)
+        _, found = index.search(np.ascontiguousarray(queries[rows]), num_candidates)
         scores = np.empty(found.shape)
         each = np.arange(len(found))
-        # one column at a time: all at once would take `wanted` times the memory of the block
+        # one column at a time: all at once would take `num_candidates` times the memory of the block
         for column in range(found.shape[1]):
-            near = np.einsum("nd,nd->n", queries[rows], keys[found[:, column]])
-            scores[:, column] = recompute_ties_float64(near, queries[rows], keys, each, found[:, column])
-        made = encode(scores, found)
-        made[(found < 0) | (query_groups[rows, None] == key_groups[found])] = NONE
-        best = np.sort(made, axis=1)[:, ::-1][:, :k]
+            products = np.einsum("nd,nd->n", queries[rows], keys[found[:, column]])
+            scores[:, column] = recompute_ties_float64(products, queries[rows], keys, each, found[:, column])
+        found_codes = encode(scores, found)
+        found_codes[(found < 0) | (query_groups[rows, None] == key_groups[found])] = NONE
+        best = np.sort(found_codes, axis=1)[:, ::-1][:, :k]
         codes[rows, : best.shape[1]] = best
     return codes
 

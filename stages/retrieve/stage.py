@@ -20,13 +20,14 @@ from stages.retrieve import copies
 from stages.retrieve.candidates import Group, Groups, Targets, margin_ignoring, waves
 from stages.retrieve.clusters import cannot_link_pairs, cluster_identities, components, stable_identity_id
 from stages.retrieve.corpus import INF, Corpus, Footage, Lookup, assemble, kind_code
-from stages.retrieve.judge import AT, RULES, Judge, Limits, Pairs
-from stages.retrieve.memory import Neighbours, fingerprints, unchanged, with_current
+from stages.retrieve.judge import COLUMN, RULES, Judge, Limits, Pairs
+from stages.retrieve.memory import Neighbours, fingerprints, reuse_unchanged, with_margins_and_components
 from stages.retrieve.nearest import TILE
 from stages.retrieve.pictures import Pictures
 from stages.retrieve.rejections import reason_of, rejection
 
-FARTHER = {"only copies", "doubtful outline"}  # reasons for which further candidates of the same subject are searched
+# reasons for which further candidates of the same subject are searched
+SEARCH_FURTHER = {"only copies", "doubtful outline"}
 
 
 @dataclass(frozen=True)
@@ -92,68 +93,69 @@ class Retrieve(Stage):
         model: None,
         matches: pa.Table,
         clips: pa.Table,
-        *looks: pa.Table,
+        *element_tables: pa.Table,
         lookup: Lookup,
-        spread: TaskMap = map_serial,
+        task_map: TaskMap = map_serial,
         earlier: Earlier | None = None,
     ) -> Iterator[pa.Table | Reject]:
-        corpus, footage = assemble(looks), Footage(clips, lookup)
-        clip_of = footage.rows(corpus.column("clip_id", np.arange(len(corpus.traits))))
-        group_of = self.groups(corpus, footage, clip_of, spread, earlier)
-        component_of = linked(footage, group_of)[footage.video[clip_of]] if len(clip_of) else np.empty(0, object)
+        corpus, footage = assemble(element_tables), Footage(clips, lookup)
+        clip_of = footage.rows(corpus.column("clip_id", np.arange(len(corpus.elements))))
+        group_of = self.groups(corpus, footage, clip_of, task_map, earlier)
+        component_of = np.empty(0, object)
+        if len(clip_of):
+            component_of = component_by_video(footage, group_of)[footage.video[clip_of]]
         pictures = Pictures(corpus, footage, clip_of, lookup)
         judge = Judge(
             corpus, footage, clip_of, pictures, Limits(**{f.name: getattr(self, f.name) for f in fields(Limits)})
         )
-        asked = Targets.of(corpus, group_of, targets(corpus, matches))
+        targets = Targets.of(corpus, group_of, target_rows(corpus, matches))
         if earlier is not None:
-            marks = fingerprints(corpus, group_of, asked, component_of[asked.rows], earlier, self.min_margin)
+            current = fingerprints(corpus, group_of, targets, component_of[targets.rows], earlier, self.min_margin)
 
-            def refreshed(rows: pa.Table) -> pa.Table:
+            def refresh(rows: pa.Table) -> pa.Table:
                 target, source = (corpus.find(rows[name]) for name in ("element_id", "source_element_id"))
-                margin = np.minimum(*(group_of.margins(corpus, which) for which in (target, source)))
-                return with_current(rows, margin, component_of[target])
+                margin = np.minimum(group_of.margins(corpus, target), group_of.margins(corpus, source))
+                return with_margins_and_components(rows, margin, component_of[target])
 
-            done, kept = unchanged(earlier, marks, corpus.text("element_id", asked.rows), refreshed)
+            reused, kept = reuse_unchanged(earlier, current, corpus.text("element_id", targets.rows), refresh)
             yield from kept
-            asked = asked.at(~done)
-        for element_id in corpus.text("element_id", asked.rows[asked.group < 0]):
+            targets = targets.take(~reused)
+        for element_id in corpus.text("element_id", targets.rows[targets.group < 0]):
             yield rejection(element_id, "no identity")
-        for wave in waves(group_of, asked):
+        for wave in waves(group_of, targets):
             self.spool(judge, wave)
             for group, block in wave:
-                yield from self.decide(judge, group, block.rows, block.nodes, component_of)
+                yield from self.references_or_rejections(judge, group, block.rows, block.nodes, component_of)
 
     def spool(self, judge: Judge, wave: list[tuple[Group, Targets]]) -> None:
         """Read the pictures and thumbnails of targets and their candidates, in the order of the shards."""
-        part_low, rows = self.garment_thresholds(judge.corpus), list[np.ndarray]()
+        garment_threshold, rows = self.garment_thresholds(judge.corpus), list[np.ndarray]()
         for group, block in wave:
-            about, _ = judge.candidates(group, block.rows, block.nodes, part_low)
-            rows += [np.unique(np.concatenate([block.rows, about[2]]))]
-        wanted = np.unique(np.concatenate(rows))
-        judge.footage.spooled.clear()
-        judge.pictures.spooled.clear()
-        judge.footage.spool(judge.clips[wanted])
-        judge.pictures.spool(wanted)
+            candidates, _ = judge.candidates(group, block.rows, block.nodes, garment_threshold)
+            rows += [np.unique(np.concatenate([block.rows, candidates[2]]))]
+        needed = np.unique(np.concatenate(rows))
+        judge.footage.spool_file.clear()
+        judge.pictures.spool_file.clear()
+        judge.footage.spool(judge.clips[needed])
+        judge.pictures.spool(needed)
 
-    def decide(
+    def references_or_rejections(
         self, judge: Judge, group: Group, rows: np.ndarray, nodes: np.ndarray, component_of: np.ndarray
     ) -> Iterator[pa.Table | Reject]:
         """Yield the references or rejections of targets of one group."""
         corpus = judge.corpus
         pairs, any_near = judge.pairs(group, rows, nodes, self.garment_thresholds(corpus))
         accepted = self.accepted(judge, pairs)
-        yield from self.chosen(judge, group, nodes, component_of, pairs, accepted)
-        refused = np.setdiff1d(np.arange(len(rows)), pairs.which[accepted])
-        rejects = dict(
-            zip(refused.tolist(), self.rejects(judge, group, rows, nodes, pairs, refused, any_near), strict=True)
-        )
-        again = np.array([n for n, reject in rejects.items() if reject.reason in FARTHER], np.int64)
-        if len(again):
-            pairs, _ = judge.pairs(group, rows[again], nodes[again], self.garment_thresholds(corpus), farther=True)
+        yield from self.selected_references(judge, group, nodes, component_of, pairs, accepted)
+        rejected = np.setdiff1d(np.arange(len(rows)), pairs.target_index[accepted])
+        rejections = self.rejections_of(judge, group, rows, nodes, pairs, rejected, any_near)
+        rejects = dict(zip(rejected.tolist(), rejections, strict=True))
+        retried = np.array([n for n, reject in rejects.items() if reject.reason in SEARCH_FURTHER], np.int64)
+        if len(retried):
+            pairs, _ = judge.pairs(group, rows[retried], nodes[retried], self.garment_thresholds(corpus), further=True)
             accepted = self.accepted(judge, pairs)
-            yield from self.chosen(judge, group, nodes[again], component_of, pairs, accepted)
-            for n in again[np.unique(pairs.which[accepted])].tolist():
+            yield from self.selected_references(judge, group, nodes[retried], component_of, pairs, accepted)
+            for n in retried[np.unique(pairs.target_index[accepted])].tolist():
                 del rejects[n]
         yield from rejects.values()
 
@@ -165,7 +167,7 @@ class Retrieve(Stage):
         judge.pictures.read(rows)
         return judge.compare(pairs, shortlist)
 
-    def chosen(
+    def selected_references(
         self,
         judge: Judge,
         group: Group,
@@ -177,55 +179,55 @@ class Retrieve(Stage):
         """Yield the references of the targets that have an accepted pair."""
         if not len(accepted):
             return
-        which, first = np.unique(pairs.which[accepted], return_index=True)
+        target_index, first = np.unique(pairs.target_index[accepted], return_index=True)
         best = accepted[first]
         if self.references_per_element > 1:
-            several = [
-                diversify(judge, pairs, accepted[pairs.which[accepted] == n], self.references_per_element)
-                for n in which
+            diverse = [
+                diversify(judge, pairs, accepted[pairs.target_index[accepted] == n], self.references_per_element)
+                for n in target_index
             ]
-            best = np.concatenate(several)
-        identity = group.identities[group.found.cluster[nodes[pairs.which[best]]]]
+            best = np.concatenate(diverse)
+        identity = group.identities[group.clustering.cluster[nodes[pairs.target_index[best]]]]
         yield judge.references(pairs, best, identity, pa.array(component_of[pairs.target[best]], pa.string()))
 
-    def rejects(
+    def rejections_of(
         self,
         judge: Judge,
         group: Group,
         rows: np.ndarray,
         nodes: np.ndarray,
         pairs: Pairs,
-        refused: np.ndarray,
+        rejected: np.ndarray,
         any_near: np.ndarray,
     ) -> list[Reject]:
-        """Return the rejections of the refused targets, indices into rows."""
+        """Return the rejections of the rejected targets, indices into rows."""
         corpus = judge.corpus
-        first, last = (np.searchsorted(pairs.which, refused, side) for side in ("left", "right"))
-        judge.clear_repeats(pairs, np.flatnonzero(np.isin(pairs.which, refused)))
-        failed, similarity = pairs.failed(), pairs.values[:, AT["similarity"]]
-        nearest, likeness = group.nearest(nodes[refused])
-        owner = np.where(corpus.kind[rows[refused]] == kind_code(corpus, "human"), corpus.human_of[nearest], -1)
+        first, last = (np.searchsorted(pairs.target_index, rejected, side) for side in ("left", "right"))
+        judge.check_repeats(pairs, np.flatnonzero(np.isin(pairs.target_index, rejected)))
+        failed, similarity = pairs.failed(), pairs.values[:, COLUMN["similarity"]]
+        nearest, nearest_similarity = group.nearest_in_any_cluster(nodes[rejected])
+        owner = np.where(corpus.kind[rows[rejected]] == kind_code(corpus, "human"), corpus.human_of[nearest], -1)
         nearest = np.where((nearest >= 0) & (owner >= 0), owner, nearest)
-        named = list[tuple[str, int, list[Rule]]]()  # reason, row of the likeliest candidate, its rules
-        for place, n in enumerate(refused.tolist()):
-            mine = np.arange(first[place], last[place])
-            mine = mine[failed[mine].any(1)]
-            if len(mine):
-                reason, likely = reason_of(RULES, failed[mine], "no other clip shows it")
-                likely = mine[likely]
-                best = likely[np.lexsort((pairs.source[likely], similarity[likely]))[-1]]
+        results = list[tuple[str, int, list[Rule]]]()  # reason, row of the likeliest candidate, its rules
+        for index, n in enumerate(rejected.tolist()):
+            candidates = np.arange(first[index], last[index])
+            candidates = candidates[failed[candidates].any(1)]
+            if len(candidates):
+                reason, likeliest = reason_of(RULES, failed[candidates], "no other clip shows it")
+                likeliest = candidates[likeliest]
+                best = likeliest[np.lexsort((pairs.source[likeliest], similarity[likeliest]))[-1]]
                 judge.measure_repeats(pairs, np.array([best]))
-                named.append((reason, int(pairs.source[best]), pairs.rules(int(best))))
+                results.append((reason, int(pairs.source[best]), pairs.rules(int(best))))
                 continue
-            rule = Rule("similarity", float(likeness[place]), group.min_similarity, INF)
-            alone = not any_near[n] and nearest[place] >= 0 and rule.passed
-            reason = "ambiguous identity" if alone else "no other clip shows it"
-            named.append((reason, int(nearest[place]), [rule]))
-        targets = corpus.text("element_id", rows[refused])
-        sources = corpus.text("element_id", [max(row, 0) for _, row, _ in named])
+            rule = Rule("similarity", float(nearest_similarity[index]), group.min_similarity, INF)
+            ambiguous = not any_near[n] and nearest[index] >= 0 and rule.passed
+            reason = "ambiguous identity" if ambiguous else "no other clip shows it"
+            results.append((reason, int(nearest[index]), [rule]))
+        target_ids = corpus.text("element_id", rows[rejected])
+        source_ids = corpus.text("element_id", [max(row, 0) for _, row, _ in results])
         return [
             rejection(element_id, reason, source if row >= 0 else "", rules)
-            for element_id, source, (reason, row, rules) in zip(targets, sources, named, strict=True)
+            for element_id, source, (reason, row, rules) in zip(target_ids, source_ids, results, strict=True)
         ]
 
     def groups(
@@ -233,23 +235,24 @@ class Retrieve(Stage):
         corpus: Corpus,
         footage: Footage,
         clip_of: np.ndarray,
-        spread: TaskMap = map_serial,
+        task_map: TaskMap = map_serial,
         earlier: Earlier | None = None,
     ) -> Groups:
         """Compare faces with faces, objects with objects of the same label, backgrounds with backgrounds."""
         comparable = [("face", corpus.with_embedding("face"), "min_face")]
         comparable += [
-            (f"object {label}", rows, "min_object") for label, rows in by_label(corpus, corpus.with_embedding("object"))
+            (f"object {label}", rows, "min_object")
+            for label, rows in group_by_label(corpus, corpus.with_embedding("object"))
         ]
         comparable += [("background", corpus.with_embedding("background"), "min_background")]
         memory = Neighbours(earlier, self.top_k)
         groups = [
-            self.group(corpus, footage, clip_of, name, rows, setting, spread, memory)
+            self.group(corpus, footage, clip_of, name, rows, setting, task_map, memory)
             for name, rows, setting in comparable
             if len(rows)
         ]
         memory.save()
-        return Groups(len(corpus.traits), groups)
+        return Groups(len(corpus.elements), groups)
 
     def group(
         self,
@@ -259,11 +262,11 @@ class Retrieve(Stage):
         name: str,
         rows: np.ndarray,
         setting: str,
-        spread: TaskMap,
+        task_map: TaskMap,
         memory: Neighbours,
     ) -> Group:
         """Cluster the elements of these rows."""
-        low, clips = self.threshold(corpus, rows, setting), clip_of[rows]
+        min_similarity, clips = self.threshold(corpus, rows, setting), clip_of[rows]
         videos = footage.video[clips].astype(np.int64)
 
         def bodies_differ(a: int, b: int) -> bool:
@@ -272,32 +275,39 @@ class Retrieve(Stage):
                 return False  # clothes change from one video to another
             return float(bodies[0] @ bodies[1]) < self.min_body_similarity
 
-        named = [corpus.colours[code] for code in corpus.colour[rows]] if setting == "min_object" else []
+        colour_names = [corpus.colours[code] for code in corpus.colour[rows]] if setting == "min_object" else []
 
         def colours_differ(a: int, b: int) -> bool:
-            return colours.opposed(named[a], named[b])
+            return colours.opposed(colour_names[a], colour_names[b])
 
-        cannot_link = colours_differ if named else bodies_differ if self.min_body_similarity > -1 else None
+        differ = colours_differ if colour_names else bodies_differ if self.min_body_similarity > -1 else None
         vectors = corpus.vectors_of(rows)
-        how: dict[str, Any] = {"ann_min_elements": self.ann_min_elements, "tile": self.tile, "spread": spread}
-        codes = memory.codes(name, vectors, clips, corpus.column("element_id", rows), **how)
-        found = cluster_identities(
-            vectors, clips, seen_together(corpus, rows, clips), low, self.top_k, cannot_link, codes=codes, **how
+        search_options: dict[str, Any] = dict(ann_min_elements=self.ann_min_elements, tile=self.tile, task_map=task_map)
+        codes = memory.codes(name, vectors, clips, corpus.column("element_id", rows), **search_options)
+        clustering = cluster_identities(
+            vectors,
+            clips,
+            cannot_link_nodes(corpus, rows, clips),
+            min_similarity,
+            self.top_k,
+            differ,
+            codes=codes,
+            **search_options,
         )
-        if named:
-            found = margin_ignoring(found, vectors, named, colours.opposed, low)
-        _, first = np.unique(found.cluster, return_index=True)
+        if colour_names:
+            clustering = margin_ignoring(clustering, vectors, colour_names, colours.opposed, min_similarity)
+        _, first = np.unique(clustering.cluster, return_index=True)
         identities = np.array([stable_identity_id(name) for name in corpus.text("element_id", rows[first])], np.int64)
-        return Group(rows, found, low, identities, clips, videos, corpus.vectors_of)
+        return Group(rows, clustering, min_similarity, identities, clips, videos, corpus.vectors_of)
 
     def garment_thresholds(self, corpus: Corpus) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function from rows to the thresholds of their garments."""
 
-        def low(rows: np.ndarray) -> np.ndarray:
+        def thresholds(rows: np.ndarray) -> np.ndarray:
             names, code = np.unique(np.array(corpus.text("embedder", rows), object).astype(str), return_inverse=True)
             return np.array([self.threshold_of(name, "min_part") for name in names.tolist()])[code]
 
-        return low
+        return thresholds
 
     def threshold(self, corpus: Corpus, rows: np.ndarray, setting: str) -> float:
         """Return the threshold of the embeddings of these rows. Raises ValueError for those of two models."""
@@ -331,63 +341,69 @@ class Retrieve(Stage):
         return card.garment_match_threshold or card.match_threshold if setting == "min_part" else card.match_threshold
 
 
-def diversify(judge: Judge, pairs: Pairs, accepted: np.ndarray, most: int) -> list[int]:
+def diversify(judge: Judge, pairs: Pairs, accepted: np.ndarray, limit: int) -> list[int]:
     """Return the best pair of a target and others unlike those before them, best first.
 
     Each next one has the largest distance to the nearest one already selected, in units of COPY, minus its rank: maximal marginal
     relevance (Carbonell & Goldstein 1998).
     """
-    taken, left = [int(accepted[0])], accepted[1:].tolist()
-    shown = judge.pictures.known["thumb"][judge.pictures.at(pairs.source[accepted])]
-    thumb = {n: copies.Thumbs.of(one) for n, one in zip(accepted.tolist(), shown, strict=True)}
+    selected, remaining = [int(accepted[0])], accepted[1:].tolist()
+    thumb_pixels = judge.pictures.records["thumb"][judge.pictures.index_of(pairs.source[accepted])]
+    thumbs = {n: copies.Thumbs.of(pixels) for n, pixels in zip(accepted.tolist(), thumb_pixels, strict=True)}
 
-    def gain(one: tuple[int, int]) -> tuple[float, int]:
-        rank, pair = one
-        near = min(min(2.0, float(copies.picture_distances(thumb[pair], [thumb[other]])[0, 0])) for other in taken)
-        return near / copies.COPY - rank, -rank
+    def gain(ranked: tuple[int, int]) -> tuple[float, int]:
+        rank, pair = ranked
+        nearest = min(
+            min(2.0, float(copies.picture_distances(thumbs[pair], [thumbs[other]])[0, 0])) for other in selected
+        )
+        return nearest / copies.COPY - rank, -rank
 
-    while left and len(taken) < most:
-        place, _ = max(enumerate(left), key=gain)
-        taken.append(left.pop(place))
-    return taken
+    while remaining and len(selected) < limit:
+        best, _ = max(enumerate(remaining), key=gain)
+        selected.append(remaining.pop(best))
+    return selected
 
 
-def targets(corpus: Corpus, matches: pa.Table) -> np.ndarray:
+def target_rows(corpus: Corpus, matches: pa.Table) -> np.ndarray:
     """Return the rows that need references: elements matched to a phrase, their parts, and their clips' backgrounds."""
     matched, clips = (matches[name].combine_chunks() for name in ("element_id", "clip_id"))
-    wanted = pc.or_(pc.is_in(corpus.table["element_id"], matched), pc.is_in(corpus.table["parent_id"], matched))
-    places = pc.and_(pc.equal(corpus.table["kind"], "background"), pc.is_in(corpus.table["clip_id"], clips))
-    return np.flatnonzero(pc.or_(wanted, places).to_numpy()[corpus.order])
+    matched_or_part = pc.or_(
+        pc.is_in(corpus.table["element_id"], matched), pc.is_in(corpus.table["parent_id"], matched)
+    )
+    backgrounds = pc.and_(pc.equal(corpus.table["kind"], "background"), pc.is_in(corpus.table["clip_id"], clips))
+    return np.flatnonzero(pc.or_(matched_or_part, backgrounds).to_numpy()[corpus.order])
 
 
-def by_label(corpus: Corpus, rows: np.ndarray) -> list[tuple[str, np.ndarray]]:
+def group_by_label(corpus: Corpus, rows: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Return the rows grouped by label: a cup is never the same as a bottle."""
     names, code = np.unique(np.array(corpus.text("label", rows), object).astype(str), return_inverse=True)
     return [(name, rows[code == n]) for n, name in enumerate(names.tolist())]
 
 
-def seen_together(corpus: Corpus, rows: np.ndarray, clips: np.ndarray) -> list[set[int]]:
+def cannot_link_nodes(corpus: Corpus, rows: np.ndarray, clips: np.ndarray) -> list[set[int]]:
     """Return for each node the nodes of the same clip that share a frame with it: its cannot-link nodes."""
-    _, place, count = np.unique(clips, return_inverse=True, return_counts=True)
-    several = np.flatnonzero(count[place] > 1)
-    apart = [set[int]()] * len(rows)
-    found = cannot_link_pairs(clips[several].tolist(), [corpus.seen(row) for row in rows[several].tolist()])
-    for node, others in zip(several.tolist(), found, strict=True):
-        apart[node] = set(several[sorted(others)].tolist())
-    return apart
+    _, clip_index, count = np.unique(clips, return_inverse=True, return_counts=True)
+    shared_clip = np.flatnonzero(count[clip_index] > 1)
+    cannot_link = [set[int]()] * len(rows)
+    linked_nodes = cannot_link_pairs(
+        clips[shared_clip].tolist(), [corpus.frames_seen(row) for row in rows[shared_clip].tolist()]
+    )
+    for node, others in zip(shared_clip.tolist(), linked_nodes, strict=True):
+        cannot_link[node] = set(shared_clip[sorted(others)].tolist())
+    return cannot_link
 
 
-def linked(footage: Footage, group_of: Groups) -> np.ndarray:
+def component_by_video(footage: Footage, group_of: Groups) -> np.ndarray:
     """Return for each video the first video_id of its component: videos linked, directly or not, by a shared identity.
 
     A component must not be divided if no person, object or background may be in both training and evaluation.
     """
     pairs = []
     for group in group_of.groups:
-        both = np.unique(np.stack([group.videos, group.found.cluster], 1), axis=0)
+        members = np.unique(np.stack([group.videos, group.clustering.cluster], 1), axis=0)
         pairs += [
             (footage.video_ids[video], identity)
-            for video, identity in zip(both[:, 0].tolist(), group.identities[both[:, 1]].tolist(), strict=True)
+            for video, identity in zip(members[:, 0].tolist(), group.identities[members[:, 1]].tolist(), strict=True)
         ]
-    found = components(footage.video_ids, pairs)
-    return np.array([found[video] for video in footage.video_ids], object)
+    component_of = components(footage.video_ids, pairs)
+    return np.array([component_of[video] for video in footage.video_ids], object)

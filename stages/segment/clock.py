@@ -24,7 +24,7 @@ class Planes(NamedTuple):
     v: np.ndarray
 
 
-class Shown(NamedTuple):
+class TimedFrame(NamedTuple):
     """A frame and the number of clock ticks while it is on screen."""
 
     frame: Frame
@@ -34,28 +34,28 @@ class Shown(NamedTuple):
 
 def resample_to_fps(
     frames: Iterable[Frame], fps: float, max_gap_s: float, start_s: float | None = None
-) -> Iterator[Shown]:
+) -> Iterator[TimedFrame]:
     """Resample a whole video to one clock: tick k, at the first frame's time + k / fps, shows the latest frame due.
 
     The last frame is shown for as long as the one before it. A frame that is frozen for longer than max_gap_s gets only the ticks
     of that time. Buffers one frame. start_s: time of the video's first frame, if `frames` start later.
     """
     previous: Frame | None = None
-    origin_s, tick, stood_s, after_gap = 0.0, 0, 1 / fps, False
+    origin_s, tick, frame_duration_s, after_gap = 0.0, 0, 1 / fps, False
     for frame in frames:
         if previous is None:
             origin_s = frame.pts_s if start_s is None else start_s
             tick = ticks_before(frame.pts_s - origin_s, fps)
         else:
-            stood_s = frame.pts_s - previous.pts_s
+            frame_duration_s = frame.pts_s - previous.pts_s
             end = ticks_before(frame.pts_s - origin_s, fps)
-            most = ticks_before(previous.pts_s + max_gap_s - origin_s, fps)
-            yield Shown(previous, max(0, min(end, most) - tick), after_gap)
-            tick, after_gap = end, stood_s > max_gap_s
+            limit = ticks_before(previous.pts_s + max_gap_s - origin_s, fps)
+            yield TimedFrame(previous, max(0, min(end, limit) - tick), after_gap)
+            tick, after_gap = end, frame_duration_s > max_gap_s
         previous = frame
     if previous is not None:
-        end = ticks_before(previous.pts_s + min(stood_s, max_gap_s) - origin_s, fps)
-        yield Shown(previous, max(0, end - tick), after_gap)
+        end = ticks_before(previous.pts_s + min(frame_duration_s, max_gap_s) - origin_s, fps)
+        yield TimedFrame(previous, max(0, end - tick), after_gap)
 
 
 def ticks_before(time_s: float, fps: float) -> int:
@@ -67,7 +67,7 @@ def ticks_before(time_s: float, fps: float) -> int:
     return max(0, math.ceil((time_s - LATE_S) * fps))
 
 
-def fit(width: int, height: int, short_side_px: int) -> tuple[int, int]:
+def fit_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
     """Return the size of a clip: the picture scaled down, never up, until its short side fits; even numbers."""
     scale = min(1.0, short_side_px / min(width, height))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
@@ -93,16 +93,16 @@ class Downscaler:
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
-        turned = (np.rot90(plane, -self.quarters) for plane in split(scaled.to_ndarray()))
-        return Planes(*(np.ascontiguousarray(plane) for plane in turned))
+        rotated = (np.rot90(plane, -self.quarters) for plane in split_planes(scaled.to_ndarray()))
+        return Planes(*(np.ascontiguousarray(plane) for plane in rotated))
 
-    def tiny(self, picture: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    def detector_input(self, picture: av.VideoFrame, width: int, height: int) -> np.ndarray:
         """Return the picture as coded, scaled to (height, width, 3) uint8 RGB without keeping its aspect."""
         scaled = self.small.reformat(picture, width, height, format="rgb24", interpolation=SCALING, threads=1)
         return scaled.to_ndarray()
 
 
-def split(stacked: np.ndarray) -> Planes:
+def split_planes(stacked: np.ndarray) -> Planes:
     """Return the planes of a yuv420p array in PyAV's layout, (h * 3 / 2, w)."""
     height, width = stacked.shape[0] * 2 // 3, stacked.shape[1]
     chroma = stacked[height:].reshape(2, height // 2, width // 2)
@@ -116,14 +116,14 @@ def to_frame(planes: Planes) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(stacked, format="yuv420p")
 
 
-def cut(planes: Planes, box: tuple[int, int, int, int]) -> Planes:
+def crop(planes: Planes, box: tuple[int, int, int, int]) -> Planes:
     """Return the part inside a box of even coordinates."""
     x0, y0, x1, y1 = box
     half = np.s_[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]
     return Planes(planes.y[y0:y1, x0:x1], planes.u[half], planes.v[half])
 
 
-def without_bars(lumas: list[np.ndarray]) -> tuple[int, int, int, int]:
+def crop_box(lumas: list[np.ndarray]) -> tuple[int, int, int, int]:
     """Return the box, in even pixels, that remains of pictures (y planes) without black bars on two opposite sides.
 
     A bar is flat and black in all pictures and has a counterpart on the opposite side, unlike a dark floor. If the bars would
@@ -131,20 +131,21 @@ def without_bars(lumas: list[np.ndarray]) -> tuple[int, int, int, int]:
     """
     lightest = np.max(lumas, axis=0)
     darkest = np.min(lumas, axis=0)
-    y0, y1 = _between_bars(lightest.max(axis=1), darkest.min(axis=1))
-    x0, x1 = _between_bars(lightest[y0:y1].max(axis=0), darkest[y0:y1].min(axis=0))
+    y0, y1 = _bounds_between_bars(lightest.max(axis=1), darkest.min(axis=1))
+    x0, x1 = _bounds_between_bars(lightest[y0:y1].max(axis=0), darkest[y0:y1].min(axis=0))
     return x0, y0, x1, y1
 
 
-def _between_bars(lightest: np.ndarray, darkest: np.ndarray) -> tuple[int, int]:
+def _bounds_between_bars(lightest: np.ndarray, darkest: np.ndarray) -> tuple[int, int]:
     size = len(lightest)
     lines = np.flatnonzero((lightest > 36) | (lightest.astype(int) - darkest > 14))
     if not len(lines):
         return 0, size
-    before, after = int(lines[0]), size - 1 - int(lines[-1])
-    if min(before, after) < 2 or size - before - after < size * 2 // 5:
+    bar_before, bar_after = int(lines[0]), size - 1 - int(lines[-1])
+    if min(bar_before, bar_after) < 2 or size - bar_before - bar_after < size * 2 // 5:
         return 0, size
-    return -(-(before + 1) // 2) * 2, (size - after - 1) // 2 * 2  # one more pixel: scaling mixed it with the bar
+    # one more pixel on either side: scaling mixed it with the bar
+    return -(-(bar_before + 1) // 2) * 2, (size - bar_after - 1) // 2 * 2
 
 
 def grey(planes: Planes) -> np.ndarray:
@@ -170,6 +171,6 @@ def sharpness(picture: np.ndarray) -> float:
     return float(cv2.Laplacian(picture, cv2.CV_32F).var())
 
 
-def motion(before: np.ndarray, picture: np.ndarray) -> float:
+def motion(previous: np.ndarray, picture: np.ndarray) -> float:
     """Return the mean absolute difference of two grey pictures, 0 to 1."""
-    return float(cv2.absdiff(before, picture).mean()) / 255
+    return float(cv2.absdiff(previous, picture).mean()) / 255

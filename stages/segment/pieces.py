@@ -65,47 +65,47 @@ def plan(index: FrameIndex, source: Video, piece_frames: int, stride: int) -> li
     return pieces
 
 
-def shots(pieces: Sequence[Piece], found: Sequence[dict[str, Any]], frames: int) -> list[Shot] | None:
+def shots(pieces: Sequence[Piece], facts: Sequence[dict[str, Any]], frames: int) -> list[Shot] | None:
     """Join what was found in the pieces; None if two neighbours disagree, so that the video has to be processed as a whole.
 
-    found: of each piece "transitions"; "marks", by frame, what the decoder and the detectors made of the first frame of a piece;
+    facts: of each piece "transitions"; "marks", by frame, what the decoder and the detectors made of the first frame of a piece;
     and "frames", of the last piece, the number of frames of the video.
     """
-    for (before, after), (left, right) in zip(pairwise(found), pairwise(pieces), strict=True):
+    for (left_facts, right_facts), (left, right) in zip(pairwise(facts), pairwise(pieces), strict=True):
         border = str(right.begin)
-        shared = [
-            [list(t) for t in one["transitions"] if right.begin - OVERLAP <= t[1] < right.begin]
-            for one in (before, after)
+        transitions_of_both = [
+            [list(t) for t in facts_of_piece["transitions"] if right.begin - OVERLAP <= t[1] < right.begin]
+            for facts_of_piece in (left_facts, right_facts)
         ]
         if (
             left.end != right.begin
-            or before["marks"].get(border) != after["marks"].get(border)
-            or shared[0] != shared[1]
+            or left_facts["marks"].get(border) != right_facts["marks"].get(border)
+            or transitions_of_both[0] != transitions_of_both[1]
         ):
             return None
-    if found[-1]["frames"] != frames:
+    if facts[-1]["frames"] != frames:
         return None
-    own = [
+    transitions = [
         Transition(*t)
-        for piece, one in zip(pieces, found, strict=True)
-        for t in one["transitions"]
+        for piece, facts_of_piece in zip(pieces, facts, strict=True)
+        for t in facts_of_piece["transitions"]
         if piece.begin <= t[1] < piece.end
     ]
-    made: list[Shot] = []
+    all_shots: list[Shot] = []
     start, transition_in = 0, "start"
-    for closing in [*own, Transition("end", frames, frames)]:
+    for closing in [*transitions, Transition("end", frames, frames)]:
         if closing.start > start:
-            made.append(Shot(len(made), start, transition_in, closing))
+            all_shots.append(Shot(len(all_shots), start, transition_in, closing))
         start, transition_in = closing.end, closing.kind
-    return made
+    return all_shots
 
 
 def ticks(index: FrameIndex, start: int, end: int, fps: float, max_gap_s: float) -> list[int]:
     """Return the source frame of each tick of the clip clock from frame `start` to `end`, exclusive."""
     times = enumerate(index.times_s[start : end + 1], start)  # a frame's ticks end with the next one
     frames = (Frame(number, time_s, None) for number, time_s in times)  # type: ignore[arg-type]
-    shown = clock.resample_to_fps(frames, fps, max_gap_s, index.times_s[0])
-    return [one.frame.index for one in shown if one.frame.index < end for _ in range(one.ticks)]
+    timed_frames = clock.resample_to_fps(frames, fps, max_gap_s, index.times_s[0])
+    return [timed.frame.index for timed in timed_frames if timed.frame.index < end for _ in range(timed.ticks)]
 
 
 def rests(

@@ -17,8 +17,8 @@ from a2data.media.decode_limits import Limits
 from a2data.media.key_frames import FrameIndex, frame_index
 from a2data.records import ClipVideo, Reject, Video
 from a2data.stage import Stage
-from a2data.store.partial import Partial
-from a2data.store.source_files import SourceFile, in_place
+from a2data.store.partial import PartialResult
+from a2data.store.source_files import SourceFile, open_in_place
 from a2data.task_map import TaskMap, map_serial
 from model_zoo import cards
 from model_zoo.shots import detector as shots
@@ -108,8 +108,8 @@ class Segment(Stage):
 
     def margin(self, kind: str) -> int:
         """Return the number of source frames dropped on either side of a transition of that kind."""
-        faint = {"fade": self.margin_frames, "dissolve": self.margin_frames}
-        return faint.get(kind, min(1, self.margin_frames) if kind == "wipe" else 0)
+        margins = {"fade": self.margin_frames, "dissolve": self.margin_frames}
+        return margins.get(kind, min(1, self.margin_frames) if kind == "wipe" else 0)
 
     def load(self) -> transnet.Network | None:
         video.check_backend(self.decoder)
@@ -119,12 +119,12 @@ class Segment(Stage):
         self,
         network: transnet.Network | None,
         videos: list[Video],
-        source_file: SourceFile = in_place,
-        spread: TaskMap = map_serial,
+        source_file: SourceFile = open_in_place,
+        task_map: TaskMap = map_serial,
     ) -> Iterator[ClipVideo | Reject]:
         for source in videos:
-            made = self.clips_by_pieces(network, source, source_file, spread)
-            rows = self.clips(network, source, source_file) if made is None else made
+            clips_of_pieces = self.clips_by_pieces(network, source, source_file, task_map)
+            rows = self.clips(network, source, source_file) if clips_of_pieces is None else clips_of_pieces
             for row in self.with_sound(rows, source, source_file) if self.sound_hz else rows:
                 yield drop_excluded_frames(row, source)
 
@@ -138,32 +138,32 @@ class Segment(Stage):
                 if track is None or isinstance(row, Reject):
                     yield row
                     continue
-                heard = track.cut(start_s(row), len(row.source_frames) / row.fps)
-                samples, mp4 = heard.samples, row.video
+                clip_sound = track.cut(start_s(row), len(row.source_frames) / row.fps)
+                samples, mp4 = clip_sound.samples, row.video
                 if samples is not None:
                     mp4 = sound.with_sound(mp4, samples, self.sound_hz)
-                yield replace(row, video=mp4, sound_problem=heard.problem)
+                yield replace(row, video=mp4, sound_problem=clip_sound.problem)
 
     def clips(
-        self, network: transnet.Network | None, source: Video, source_file: SourceFile = in_place
+        self, network: transnet.Network | None, source: Video, source_file: SourceFile = open_in_place
     ) -> Iterator[ClipVideo | Reject]:
         """Yield the clips of one video, in order. Memory does not grow with the video's length."""
         shrink, detector = self.scaler(source), self.detector(network)
         with tempfile.TemporaryFile() as spool:
-            reel = ShotBuffer(self, source, spool)
-            for shown in self.shown(source, source_file):
-                tiny = reel.add(shown, shrink)
-                for transition in detector.add(tiny, cut=shown.after_gap):
-                    yield from reel.close(transition)
-                reel.advance(detector.settled, detector.judged)
+            buffer = ShotBuffer(self, source, spool)
+            for timed in self.timed_frames(source, source_file):
+                small = buffer.add(timed, shrink)
+                for transition in detector.add(small, cut=timed.after_gap):
+                    yield from buffer.close(transition)
+                buffer.advance(detector.settled, detector.judged)
             for transition in detector.finish():
-                yield from reel.close(transition)
-            yield from reel.close(shots.Transition("end", detector.settled, detector.settled))
-            if not reel.shot:
+                yield from buffer.close(transition)
+            yield from buffer.close(shots.Transition("end", detector.settled, detector.settled))
+            if not buffer.shot:
                 yield no_shot(source, detector.count, detector.blank)
 
     def clips_by_pieces(
-        self, network: transnet.Network | None, source: Video, source_file: SourceFile, spread: TaskMap
+        self, network: transnet.Network | None, source: Video, source_file: SourceFile, task_map: TaskMap
     ) -> Iterator[ClipVideo | Reject] | None:
         """Return the clips of a long video like `clips`; None if it is short, or must be processed as a whole."""
         if source.duration_s < 1.5 * self.piece_s or self.decoder != "pyav":
@@ -175,51 +175,51 @@ class Segment(Stage):
             if index is None or len(index.times_s) > self.max_source_frames:
                 return None
             planned = pieces.plan(index, source, length, transnet.STRIDE * (network.at_once if network else 1))
-            found = list(spread(clips_in_piece, [self, source_file, *planned], _tasks(len(planned))))
-            joined = pieces.shots(planned, [one.facts for one in found], len(index.times_s))
-            if not joined:
+            results = list(task_map(clips_in_piece, [self, source_file, *planned], _tasks(len(planned))))
+            all_shots = pieces.shots(planned, [result.facts for result in results], len(index.times_s))
+            if not all_shots:
                 log.info("%s: its pieces do not join; it is processed as a whole", source.path)
                 return None
-            closed = {start: one for one in found for start in one.facts["closed"]}
-            across = {shot: self.grid(index, shot) for shot in joined if shot.start not in closed}
-            rests = [r for shot, grid in across.items() for r in pieces.rests(index, source, shot, grid, length)]
-            cut = spread(clips_across, [self, source_file, *rests], _tasks(len(rests)))
-            return self.joined(source, joined, closed, zip(rests, list(cut), strict=True))
+            closed = {start: result for result in results for start in result.facts["closed"]}
+            frames_across = {shot: self.clip_frames(index, shot) for shot in all_shots if shot.start not in closed}
+            rests = [r for shot, grid in frames_across.items() for r in pieces.rests(index, source, shot, grid, length)]
+            results_across = task_map(clips_across, [self, source_file, *rests], _tasks(len(rests)))
+            return self.join_shots(source, all_shots, closed, zip(rests, list(results_across), strict=True))
         except (ValueError, OSError) as error:  # read as a whole, it fails the same way or was not at fault
             log.warning("%s: in pieces: %s", source.path, error)
             return None
 
-    def joined(
+    def join_shots(
         self,
         source: Video,
         all_shots: list[pieces.Shot],
-        closed: dict[int, Partial],
-        across: Iterable[tuple[pieces.Rest, Partial]],
+        closed: dict[int, PartialResult],
+        across: Iterable[tuple[pieces.Rest, PartialResult]],
     ) -> Iterator[ClipVideo | Reject]:
         """Yield the clips of all shots in order. closed: start of a shot -> the piece that has its clips."""
-        rest: dict[int, list[Partial]] = {}
-        for task, made in across:
-            rest.setdefault(task.shot.number, []).append(made)
-        held: tuple[Partial | None, list[ClipVideo]] = None, []  # the clips of one piece
+        rest: dict[int, list[PartialResult]] = {}
+        for task, result in across:
+            rest.setdefault(task.shot.number, []).append(result)
+        loaded: tuple[PartialResult | None, list[ClipVideo]] = None, []  # the clips of one piece
         for shot in all_shots:
             if (piece := closed.get(shot.start)) is not None:
-                held = held if held[0] is piece else (piece, piece.rows())
-                clips = [clip for clip in held[1] if clip.shot_start == shot.start]
+                loaded = loaded if loaded[0] is piece else (piece, piece.rows())
+                clips = [clip for clip in loaded[1] if clip.shot_start == shot.start]
             else:
-                clips = [clip for made in rest.get(shot.number, []) for clip in made.rows()]
+                clips = [clip for result in rest.get(shot.number, []) for clip in result.rows()]
             yield from (replace(clip, shot=shot.number) for clip in clips)
             if not clips:
                 yield too_short(source, shot.start, shot.end, self)
 
-    def grid(self, index: FrameIndex, shot: pieces.Shot) -> list[tuple[int, ...]]:
+    def clip_frames(self, index: FrameIndex, shot: pieces.Shot) -> list[tuple[int, ...]]:
         """Return the source frames of each clip of a shot, like ShotBuffer."""
-        first, last = shot.start + self.margin(shot.transition_in), self.last(shot.closing)
-        shown = pieces.ticks(index, shot.start, last, self.fps, self.max_frozen_s) if last > first else []
-        shown = [frame for frame in shown if frame >= first]
-        clips = [tuple(shown[n : n + self.max_frames]) for n in range(0, len(shown), self.max_frames)]
+        first, last = shot.start + self.margin(shot.transition_in), self.last_frame(shot.closing)
+        frames = pieces.ticks(index, shot.start, last, self.fps, self.max_frozen_s) if last > first else []
+        frames = [frame for frame in frames if frame >= first]
+        clips = [tuple(frames[n : n + self.max_frames]) for n in range(0, len(frames), self.max_frames)]
         return [clip for clip in clips if len(clip) >= self.min_clip_s * self.fps]
 
-    def last(self, closing: shots.Transition) -> int:
+    def last_frame(self, closing: shots.Transition) -> int:
         """Return the end of the frames of a shot that may be in a clip, exclusive."""
         # the next shot starts right after a fade-out
         fades_out = closing.kind == "cut" and closing.start < closing.end
@@ -233,7 +233,7 @@ class Segment(Stage):
         )
 
     def scaler(self, source: Video) -> clock.Downscaler:
-        width, height = clock.fit(source.width, source.height, self.max_short_side_px)
+        width, height = clock.fit_size(source.width, source.height, self.max_short_side_px)
         return clock.Downscaler(width, height, source.rotation)
 
     def detector(self, network: transnet.Network | None) -> shots.ShotDetector:
@@ -241,13 +241,13 @@ class Segment(Stage):
             network, self.cut_threshold, self.gradual_threshold, self.adaptive_threshold, self.min_content_val
         )
 
-    def shown(
+    def timed_frames(
         self,
         source: Video,
         source_file: SourceFile,
         decode_from: video.KeyFrame | None = None,
         start_s: float | None = None,
-    ) -> Iterator[clock.Shown]:
+    ) -> Iterator[clock.TimedFrame]:
         """Yield the frames of a video on the clip clock, from a frame on."""
         opener = source_file(source.video_id, source.path)
         frames = video.read(source.path, source.stream, self.decoder, self.limits(), opener, decode_from)
@@ -259,86 +259,88 @@ def _tasks(count: int) -> list[tuple[int, int, int]]:
     return [(0, 1, 2 + n) for n in range(count)]
 
 
-def clips_in_piece(stage: Segment, source_file: SourceFile, piece: pieces.Piece) -> Partial:
+def clips_in_piece(stage: Segment, source_file: SourceFile, piece: pieces.Piece) -> PartialResult:
     """Return what `pieces.shots` joins, and the clips of the shots whose two ends are in the piece."""
     shrink, detector = stage.scaler(piece.source), stage.detector(stage.load())
     marks: dict[str, Any] = {}
     with tempfile.TemporaryFile() as spool:
-        found = PieceShots(piece, ShotBuffer(stage, piece.source, spool), known=piece.begin == 0)
-        for shown in stage.shown(piece.source, source_file, piece.decode_from, piece.start_s):
-            if shown.frame.index < piece.first:
+        piece_shots = PieceShots(piece, ShotBuffer(stage, piece.source, spool), start_known=piece.begin == 0)
+        for timed in stage.timed_frames(piece.source, source_file, piece.decode_from, piece.start_s):
+            if timed.frame.index < piece.first:
                 continue
-            tiny = found.reel.add(shown, shrink)
-            found.take(detector.add(tiny, cut=shown.after_gap))
-            if shown.frame.index in (piece.begin, piece.end):
-                marks[str(shown.frame.index)] = [zlib.crc32(tiny.tobytes()), shown.frame.pts_s, detector.ramp_frames()]
+            small = piece_shots.buffer.add(timed, shrink)
+            piece_shots.add_transitions(detector.add(small, cut=timed.after_gap))
+            if timed.frame.index in (piece.begin, piece.end):
+                marks[str(timed.frame.index)] = [zlib.crc32(small.tobytes()), timed.frame.pts_s, detector.ramp_frames()]
             settled, judged = (piece.first + number for number in (detector.settled, detector.judged))
             if settled > piece.end:
                 break
-            found.advance(settled, judged)
+            piece_shots.advance(settled, judged)
         else:
-            found.take(detector.finish())
+            piece_shots.add_transitions(detector.finish())
             end = piece.first + detector.settled
             if end < piece.end:  # of the last piece; another may also read to the end before its frames are judged
-                found.close(shots.Transition("end", end, end))
-    facts = {"transitions": found.transitions, "closed": found.closed}
+                piece_shots.close(shots.Transition("end", end, end))
+    facts = {"transitions": piece_shots.transitions, "closed": piece_shots.closed}
     facts |= {"marks": marks, "frames": piece.first + detector.count}
-    return Partial(facts, partial(list, found.rows))
+    return PartialResult(facts, partial(list, piece_shots.rows))
 
 
 @dataclass
 class PieceShots:
-    """The transitions and shots of one piece. known: whether the start of the shot being decoded is."""
+    """The transitions and shots of one piece. start_known: whether the start of the shot being decoded is known."""
 
     piece: pieces.Piece
-    reel: "ShotBuffer"
-    known: bool
+    buffer: "ShotBuffer"
+    start_known: bool
     transitions: list[shots.Transition] = field(default_factory=list)
     closed: list[int] = field(default_factory=list)  # starts of the shots whose clips are in `rows`
     rows: list[ClipVideo] = field(default_factory=list)
 
-    def take(self, found: list[shots.Transition]) -> None:
+    def add_transitions(self, transitions: list[shots.Transition]) -> None:
         """Process transitions of the detector, which counts from the first frame that it saw."""
-        for one in found:
-            moved = one._replace(start=one.start + self.piece.first, end=one.end + self.piece.first)
+        for transition in transitions:
+            moved = transition._replace(
+                start=transition.start + self.piece.first, end=transition.end + self.piece.first
+            )
             self.transitions.append(moved)
             if self.piece.begin <= moved.start < self.piece.end:
                 self.close(moved)
 
     def close(self, transition: shots.Transition) -> None:
-        if self.known:
-            self.closed.append(self.reel.start)
+        if self.start_known:
+            self.closed.append(self.buffer.start)
         else:  # an empty shot, so that the next one has a start
-            self.reel.start, self.known = transition.start, transition.kind != "end"
-        self.rows += [row for row in self.reel.close(transition) if isinstance(row, ClipVideo)]
+            self.buffer.start, self.start_known = transition.start, transition.kind != "end"
+        self.rows += [row for row in self.buffer.close(transition) if isinstance(row, ClipVideo)]
 
     def advance(self, settled: int, judged: int) -> None:
-        if self.known:
-            self.reel.advance(settled, judged)
+        if self.start_known:
+            self.buffer.advance(settled, judged)
         else:
-            self.reel.drop_before(settled)
+            self.buffer.drop_before(settled)
 
 
-def clips_across(stage: Segment, source_file: SourceFile, rest: pieces.Rest) -> Partial:
+def clips_across(stage: Segment, source_file: SourceFile, rest: pieces.Rest) -> PartialResult:
     """Return the clips of a shot across a border."""
     source, shot = rest.source, rest.shot
     shrink = stage.scaler(source)
-    wanted = {frame for clip in rest.clips for frame in clip}
+    needed = {frame for clip in rest.clips for frame in clip}
     due = deque(rest.clips)
     ticks: dict[int, Tick] = {}
     rows = []
-    for shown in stage.shown(source, source_file, rest.decode_from, rest.start_s):
-        frame = shown.frame
-        if frame.index in wanted:
+    for timed in stage.timed_frames(source, source_file, rest.decode_from, rest.start_s):
+        frame = timed.frame
+        if frame.index in needed:
             ticks[frame.index] = Tick(frame.index, frame.pts_s, shrink.planes(frame.picture))
         while due and due[0][-1] == frame.index:
             fields, data = make_clip([ticks[number] for number in due.popleft()], source, stage)
-            about: dict[str, Any] = {"shot": shot.number, "shot_start": shot.start, "shot_end": shot.end}
-            rows.append(ClipVideo(**fields, **about, transition_in=shot.transition_in, video=data))
+            shot_fields: dict[str, Any] = {"shot": shot.number, "shot_start": shot.start, "shot_end": shot.end}
+            rows.append(ClipVideo(**fields, **shot_fields, transition_in=shot.transition_in, video=data))
             ticks = {frame.index: ticks[frame.index]}  # the next clip may start with another tick of it
         if not due:
             break
-    return Partial({}, partial(list, rows))
+    return PartialResult({}, partial(list, rows))
 
 
 @dataclass
@@ -352,17 +354,17 @@ class ShotBuffer:
     source: Video
     spool: Any  # a temporary file
     ticks: deque[Tick] = field(default_factory=deque)
-    waiting: list[tuple[dict[str, Any], int]] = field(default_factory=list)  # fields of a clip, length of its bytes
+    pending: list[tuple[dict[str, Any], int]] = field(default_factory=list)  # fields of a clip, length of its bytes
     shot: int = 0
     start: int = 0
     transition_in: str = "start"
 
-    def add(self, shown: clock.Shown, shrink: clock.Downscaler) -> np.ndarray:
+    def add(self, timed: clock.TimedFrame, shrink: clock.Downscaler) -> np.ndarray:
         """Add the ticks of a frame. Returns the frame as the detectors take it."""
-        frame = shown.frame
-        if shown.ticks:
-            self.ticks.extend([Tick(frame.index, frame.pts_s, shrink.planes(frame.picture))] * shown.ticks)
-        return shrink.tiny(frame.picture, transnet.WIDTH, transnet.HEIGHT)
+        frame = timed.frame
+        if timed.ticks:
+            self.ticks.extend([Tick(frame.index, frame.pts_s, shrink.planes(frame.picture))] * timed.ticks)
+        return shrink.detector_input(frame.picture, transnet.WIDTH, transnet.HEIGHT)
 
     def advance(self, settled: int, judged: int) -> None:
         """Make clips of the frames before `settled`; frames from there to `judged` are in a transition and are dropped."""
@@ -376,7 +378,7 @@ class ShotBuffer:
     def close(self, transition: shots.Transition) -> Iterator[ClipVideo | Reject]:
         """Yield the clips of the shot that a transition ends; a Reject if there are none."""
         self.drop_before(self.start + self.settings.margin(self.transition_in))
-        last = self.settings.last(transition)
+        last = self.settings.last_frame(transition)
         while (
             count := min(self._count(last), self.settings.max_frames)
         ) >= self.settings.min_clip_s * self.settings.fps:
@@ -397,13 +399,13 @@ class ShotBuffer:
     def _clip(self, count: int) -> None:
         fields, data = make_clip([self.ticks.popleft() for _ in range(count)], self.source, self.settings)
         self.spool.write(data)
-        self.waiting.append((fields, len(data)))
+        self.pending.append((fields, len(data)))
 
     def _finished(self, end: int) -> Iterator[ClipVideo | Reject]:
-        if not self.waiting:
+        if not self.pending:
             yield too_short(self.source, self.start, end, self.settings)
         self.spool.seek(0)
-        for fields, size in self.waiting:
+        for fields, size in self.pending:
             yield ClipVideo(
                 **fields,
                 shot=self.shot,
@@ -412,7 +414,7 @@ class ShotBuffer:
                 transition_in=self.transition_in,
                 video=self.spool.read(size),
             )
-        self.waiting.clear()
+        self.pending.clear()
         self.spool.seek(0)
         self.spool.truncate()
 
@@ -439,14 +441,14 @@ def no_shot(source: Video, frames: int, blank: int) -> Reject:
     return Reject(source.video_id, "no shot", detail)
 
 
-def drop_excluded_frames(made: ClipVideo | Reject, source: Video) -> ClipVideo | Reject:
+def drop_excluded_frames(row: ClipVideo | Reject, source: Video) -> ClipVideo | Reject:
     """Return the clip, or its rejection if it shows source frames that were forgotten."""
-    if isinstance(made, ClipVideo) and source.refused:
+    if isinstance(row, ClipVideo) and source.refused:
         for span in source.refused.split(","):
             first, end = map(int, span.split("-"))
-            if made.source_frames[0] < end and first <= made.source_frames[-1]:
-                return Reject(made.clip_id, "forgotten", f"source frames {first} to {end} were forgotten")
-    return made
+            if row.source_frames[0] < end and first <= row.source_frames[-1]:
+                return Reject(row.clip_id, "forgotten", f"source frames {first} to {end} were forgotten")
+    return row
 
 
 def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict[str, Any], bytes]:
@@ -454,8 +456,8 @@ def make_clip(ticks: list[Tick], source: Video, settings: Segment) -> tuple[dict
     height, width = ticks[0].planes.y.shape
     box = (0, 0, width, height)
     if settings.crop_letterbox:
-        box = clock.without_bars([tick.planes.y for tick in ticks[:: max(1, len(ticks) // 10)]])
-    pictures = [clock.cut(tick.planes, box) for tick in ticks]
+        box = clock.crop_box([tick.planes.y for tick in ticks[:: max(1, len(ticks) // 10)]])
+    pictures = [clock.crop(tick.planes, box) for tick in ticks]
     greys = [clock.grey(picture) for picture in pictures]
     x_scale, y_scale = source.width / width, source.height / height
     x0, y0, x1, y1 = box

@@ -59,7 +59,7 @@ def made(store: Store, skip: dict[str, str] | None = None, seen=lambda _: None) 
 def test_a_part_is_the_same_whether_or_not_clips_are_decoded_ahead(store, monkeypatch):
     digest, failed = made(store)
     assert list(failed) == [BROKEN]
-    monkeypatch.setattr(job, "AHEAD", 0)
+    monkeypatch.setattr(job, "DECODE_AHEAD", 0)
     assert made(store) == (digest, failed)
 
 
@@ -76,19 +76,19 @@ def test_the_next_clips_are_decoded_while_one_is_processed(store, monkeypatch):
 
     def first_waits_for_three(clip_id: str) -> None:
         if clip_id == CLIPS[0]:  # its own frames and those of the two after it
-            ahead.extend(decoded.acquire(timeout=20) for _ in range(1 + job.AHEAD))
+            ahead.extend(decoded.acquire(timeout=20) for _ in range(1 + job.DECODE_AHEAD))
             ahead.append(decoded.acquire(timeout=0.2))  # bounded
 
     made(store, seen=first_waits_for_three)
 
-    assert ahead == [True] * (1 + job.AHEAD) + [False]
+    assert ahead == [True] * (1 + job.DECODE_AHEAD) + [False]
 
 
 def test_the_note_names_the_clips_that_are_being_decoded(store):
     notes = []
     made(store, seen=lambda _: notes.append(json.loads(store.get(*progress_path([Brightness()], 0)))["units"]))
 
-    assert notes == [CLIPS[n : n + 1 + job.AHEAD] for n in range(6)]
+    assert notes == [CLIPS[n : n + 1 + job.DECODE_AHEAD] for n in range(6)]
 
 
 def test_a_clip_that_may_have_killed_a_worker_is_decoded_alone_and_by_its_stage(store, monkeypatch):

@@ -142,7 +142,7 @@ def test_a_palette_becomes_rgb():
 
 
 def test_references_have_a_limit_each_and_one_together(sample, monkeypatch):
-    monkeypatch.setattr("a2data.dataset.decode.MORE_PIXELS", 2)
+    monkeypatch.setattr("a2data.dataset.decode.MAX_REFERENCE_PIXELS_RATIO", 2)
     limits = Limits(max_pixels=32 * 48)
     assert decoded(sample, limits).references
     large = {f"{name}.png": to_png(np.zeros((32, 40, 3), np.uint8)) for name in ("ref0", "ref1", "bg")}
@@ -211,7 +211,7 @@ def test_whatever_bytes_are_changed_the_sample_is_read_or_corrupt(sample, data):
 @pytest.mark.parametrize("total", [64, pytest.param(400, marks=pytest.mark.slow)])
 def test_damaged_samples_are_skipped_by_name_in_bounded_memory(tmp_path, pack, monkeypatch, total):
     """Every byte of a sample's piece of the tar, headers too, may be hit: the loader goes on, and says whom it skipped."""
-    monkeypatch.setattr("a2data.dataset.loader.ATTEMPTS", 500)  # nearly all are damaged
+    monkeypatch.setattr("a2data.dataset.loader.MAX_ATTEMPTS", 500)  # nearly all are damaged
     rng = np.random.default_rng(0)
     packed = pack(tmp_path, total)
     for row in packed[: total * 3 // 4]:
@@ -223,10 +223,10 @@ def test_damaged_samples_are_skipped_by_name_in_bounded_memory(tmp_path, pack, m
     reader = Loader(tmp_path, seed=0, global_batch_size=8, buckets=[BUCKET], view="raw", tail="fill")
     seen = [sample for samples in itertools.islice(reader, total // 8) for sample in samples]
     assert len(seen) == total
-    assert len(reader.set_aside) > total / 2
+    assert len(reader.corrupt_samples) > total / 2
     damaged = {row.clip_id for row in packed[: total * 3 // 4]}
-    assert set(reader.set_aside) <= damaged
-    assert all(key in why and ".tar" in why for key, why in reader.set_aside.items())
+    assert set(reader.corrupt_samples) <= damaged
+    assert all(key in why and ".tar" in why for key, why in reader.corrupt_samples.items())
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began) << 10 < GROWTH_BYTES
 
 
@@ -253,8 +253,8 @@ def test_damaged_headers_and_tensors_are_skipped_in_every_view(tmp_path, pack, v
             tar.write(b"\xff" * 16)
     reader = Loader(tmp_path, seed=0, global_batch_size=7, buckets=[BUCKET], view=view, index="index.parquet")
     next(iter(reader)), next(iter(reader))
-    assert set(reader.set_aside) == {"clip-000", "clip-001"}
-    assert "does not begin at its offset in the index" in reader.set_aside["clip-000"]
+    assert set(reader.corrupt_samples) == {"clip-000", "clip-001"}
+    assert "does not begin at its offset in the index" in reader.corrupt_samples["clip-000"]
 
 
 STATES = {

@@ -7,7 +7,7 @@ import numpy as np
 
 from a2data.dataset import triplet as samples
 from a2data.dataset import writer
-from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta
+from a2data.dataset.triplet import Location, Origin, ReferenceMeta, Triplet, TripletMeta
 from a2data.media import images, video
 from a2data.media.coco_rle import NO_MASK
 from a2data.records import Caption, Subject
@@ -72,5 +72,5 @@ def reference(name: str, role: str, key: str) -> ReferenceMeta:
         other, "films/other.mp4", "CC0-1.0", "drawn", f"{other}-0", f"{other}-0/{role}/0", "", role, [], 0, 0, 0.0,
         (0.0, 0.0, 16.0, 16.0), (0.0, 0.0, 16.0, 16.0), WIDTH, HEIGHT, NO_MASK, 1.0, 1.0, "", "0" * 16,
     )  # fmt: skip
-    place = Place(0, 0, origin.box, origin.box, NO_MASK)
+    place = Location(0, 0, origin.box, origin.box, NO_MASK)
     return ReferenceMeta(name, role, "", 0, 0, f"{key}/{role}/0", 0, 0.9, 0.1, False, [], origin, place)

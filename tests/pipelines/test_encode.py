@@ -105,7 +105,7 @@ def test_the_condition_is_what_the_sampler_would_give(encoded, start):
 def test_variants_differ_keep_black_and_white_and_what_is_where():
     picture = np.random.default_rng(0).integers(1, 255, (4, 6, 3), np.uint8)
     picture[0, 0], picture[3, 5] = 0, 255
-    made = [augment.varied(picture, n) for n in range(60)]
+    made = [augment.augment(picture, n) for n in range(60)]
     assert (made[0] == picture).all()
     assert len({m.tobytes() for m in made}) == 60
     for one in made:
@@ -131,11 +131,11 @@ def test_held_out_variants_stay_held_out_and_video_and_references_vary_alike(tmp
     triplet = next(t for n in range(8) if (t := tiny_shards.triplet(n)).facts.clip_id == settings.clip_of(key))
     frames, prepared, _ = pictures(triplet, how)
     encoders = a2_encoders.load(start)
-    theirs = references.condition(encoders.vae, references.as_tensor(augment.varied(prepared.frames, 2)), 13)[0]
+    theirs = references.condition(encoders.vae, references.as_tensor(augment.augment(prepared.frames, 2)), 13)[0]
     assert torch.equal(train[key]["condition"], theirs)
-    first = 2 * settings.APART % (len(frames) - 13 + 1)
+    first = 2 * settings.VARIANT_STRIDE % (len(frames) - 13 + 1)
     assert torch.equal(
-        train[key]["video"], a2_encoders.encode_video(encoders, augment.varied(frames[first : first + 13], 2))
+        train[key]["video"], a2_encoders.encode_video(encoders, augment.augment(frames[first : first + 13], 2))
     )
     assert torch.equal(train[key]["text"], train[key]["text_empty"])
 
@@ -162,7 +162,7 @@ def test_the_encoded_video_decodes_to_the_clip(encoded, start):
     vae = a2_encoders.autoencoder(start / "vae")
     mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
     shown = vae.decode(latents * std + mean).sample[0].movedim(0, -1)
-    frames = augment.fitted(tiny_shards.video.decode(tiny_shards.triplet(3).video)[:13], 32, 48)
+    frames = augment.resize_frames(tiny_shards.video.decode(tiny_shards.triplet(3).video)[:13], 32, 48)
     assert shown.shape == (13, 32, 48, 3)
     assert ((shown + 1) * 127.5 - torch.from_numpy(frames)).abs().mean() < 12
 
@@ -361,10 +361,10 @@ def test_holding_out_everything_is_refused():
 def test_frames_are_cropped_in_the_middle_to_the_pixel():
     frames = np.zeros((1, 32, 80, 3), np.uint8)
     frames[:, :, 16:64] = 255
-    assert (augment.fitted(frames, 32, 48) == 255).all()
+    assert (augment.resize_frames(frames, 32, 48) == 255).all()
     frames = np.zeros((1, 64, 48, 3), np.uint8)
     frames[:, 16:48] = 255
-    assert (augment.fitted(frames, 32, 48) == 255).all()
+    assert (augment.resize_frames(frames, 32, 48) == 255).all()
 
 
 def test_how_it_was_made_stands_beside_it(encoded, start):

@@ -8,14 +8,14 @@ from a2data.media.images import from_png, from_rle
 from a2data.records import Element, Kept, Reject
 from stages.background import (
     Background,
-    coarse_rectangle,
-    cover,
-    dilated,
-    find_place,
-    inpainted,
+    dilate_masks,
+    find_plate,
+    foreground_mask,
+    inpaint_plate,
     largest_rectangle,
+    largest_rectangle_on_grid,
+    limit_aspect,
     median_plate,
-    with_aspect,
 )
 
 HEIGHT, WIDTH = 48, 64
@@ -41,7 +41,7 @@ def one_vector(pictures, masks):
 
 def test_a_plate_shows_what_a_walker_hid_in_turn():
     frames, covered = walk([0, 8, 16, 24, 32, 40, 48], noise=2)
-    place = find_place(frames, covered, **SETTINGS)
+    place = find_plate(frames, covered, **SETTINGS)
     assert place.method == "plate"
     assert place.box == (0, 0, WIDTH, HEIGHT)
     assert np.abs(place.picture.astype(int) - ROOM).max() <= 2
@@ -50,7 +50,7 @@ def test_a_plate_shows_what_a_walker_hid_in_turn():
 
 def test_what_is_hidden_for_ever_is_never_in_the_rectangle():
     frames, covered = walk([20, 22, 24, 22, 20, 24, 22])  # columns 24 to 31 are hidden in every frame
-    place = find_place(frames, covered, **SETTINGS)
+    place = find_plate(frames, covered, **SETTINGS)
     assert not place.clear[:, 24:32].any()
     x0, y0, x1, y1 = (int(v) for v in place.box)
     assert x1 <= 24 or x0 >= 32
@@ -59,22 +59,22 @@ def test_what_is_hidden_for_ever_is_never_in_the_rectangle():
 
 def test_a_pixel_in_view_too_rarely_is_not_trusted():
     frames, covered = walk([20, 20, 20, 20, 40, 40])
-    assert not find_place(frames, covered, **SETTINGS).clear[:, 22:30].any()
-    assert find_place(frames, covered, **{**SETTINGS, "min_samples": 2}).clear[:, 22:30].all()
+    assert not find_plate(frames, covered, **SETTINGS).clear[:, 22:30].any()
+    assert find_plate(frames, covered, **{**SETTINGS, "min_samples": 2}).clear[:, 22:30].all()
 
 
 def test_under_a_moving_camera_a_frame_without_foreground_is_taken_whole_and_unchanged():
     frames, covered = walk([0, 8, 16, 24, 32])
     frames = np.stack([np.roll(f, 5 * n, axis=1) for n, f in enumerate(frames)])
     frames[1], covered[1] = ROOM, False
-    place = find_place(frames, covered, **SETTINGS)
+    place = find_plate(frames, covered, **SETTINGS)
     assert (place.method, place.frame, place.box) == ("frame", 1, (0, 0, WIDTH, HEIGHT))
     assert (place.picture == ROOM).all()
 
 
 def test_who_passes_undetected_is_not_in_the_plate():
     frames, covered = walk([0, 8, 16, 24, 32, 40, 48])
-    place = find_place(frames, np.zeros_like(covered), **{**SETTINGS, "min_static": 0.7})
+    place = find_plate(frames, np.zeros_like(covered), **{**SETTINGS, "min_static": 0.7})
     assert (place.method, place.box) == ("plate", (0, 0, WIDTH, HEIGHT))
     assert (place.picture == ROOM).all()
 
@@ -83,7 +83,7 @@ def test_under_a_moving_camera_the_foreground_is_cropped_away_from_one_frame():
     frames, covered = walk([40, 36, 44, 40, 44])
     moving = np.stack([np.roll(f, 5 * n, axis=1) for n, f in enumerate(frames)])
     moving[covered] = RED
-    place = find_place(moving, covered, **SETTINGS)
+    place = find_plate(moving, covered, **SETTINGS)
     assert place.method == "crop"
     x0, y0, x1, y1 = (int(v) for v in place.box)
     assert not covered[place.frame, y0:y1, x0:x1].any()
@@ -95,9 +95,9 @@ def test_what_moves_undetected_lowers_the_purity():
     flicker = frames.copy()
     flicker[::3, :, :10] = 0
     flicker[1::3, :, :10] = 255  # columns 0 to 9 of 40 never show one thing for more than a third of the time
-    assert find_place(frames, covered, **SETTINGS).purity == 1
+    assert find_plate(frames, covered, **SETTINGS).purity == 1
     loose = {**SETTINGS, "min_static": 0.5}
-    assert find_place(flicker, covered, **loose).purity == pytest.approx(30 / 40)
+    assert find_plate(flicker, covered, **loose).purity == pytest.approx(30 / 40)
 
 
 @settings(deadline=None)
@@ -144,7 +144,7 @@ def test_no_rectangle_is_larger_than_the_largest(free, aspect):
 @settings(deadline=None)
 @given(st.integers(0, 90), st.integers(1, 90), st.integers(1, 90), st.floats(1, 4))
 def test_a_box_cut_to_an_aspect_stays_within_itself_and_keeps_the_limit(x0, width, height, limit):
-    a, b, c, d = with_aspect((x0, 3, x0 + width, 3 + height), limit)
+    a, b, c, d = limit_aspect((x0, 3, x0 + width, 3 + height), limit)
     assert x0 <= a < c <= x0 + width
     assert 3 <= b < d <= 3 + height
     assert max(c - a, d - b) <= limit * min(c - a, d - b)
@@ -155,17 +155,19 @@ def test_cover_is_the_mask_in_the_best_frame_and_the_box_elsewhere(make_element)
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[10:20, 12:16] = True
     person = make_element(mask, {0: (10.0, 8.0, 20.0, 22.0), 4: (30.0, 8.0, 40.0, 22.0)})
-    assert (cover([person], 0, mask.shape, reach=2) == mask).all()
-    midway = cover([person], 2, mask.shape, reach=2)
+    assert (foreground_mask([person], 0, mask.shape, extrapolate=2) == mask).all()
+    midway = foreground_mask([person], 2, mask.shape, extrapolate=2)
     assert midway[8:22, 20:30].all()
     assert midway.sum() == 14 * 10
-    assert not cover([person], 7, mask.shape, reach=2).any()
+    assert not foreground_mask([person], 7, mask.shape, extrapolate=2).any()
 
 
 def test_dilation_grows_by_a_share_of_the_longer_side():
     covered = np.zeros((1, 50, 100), bool)
     covered[0, 25, 50] = True
-    assert np.argwhere(dilated(covered, 0.03)[0]).tolist() == [[y, x] for y in range(22, 29) for x in range(47, 54)]
+    assert np.argwhere(dilate_masks(covered, 0.03)[0]).tolist() == [
+        [y, x] for y in range(22, 29) for x in range(47, 54)
+    ]
 
 
 def test_the_background_of_a_room_that_a_person_crosses_is_clean_and_complete(make_film, make_element):
@@ -207,7 +209,7 @@ def test_the_same_clip_gives_the_same_bytes_in_any_order_of_its_elements(make_fi
 def test_the_rectangle_on_a_grid_lies_inside_the_free_pixels_and_is_nearly_as_large():
     free = np.ones((300, 500), bool)
     free[100:300, 180:330] = False
-    x0, y0, x1, y1 = coarse_rectangle(free, float("inf"))
+    x0, y0, x1, y1 = largest_rectangle_on_grid(free, float("inf"))
     assert free[y0:y1, x0:x1].all()
     a0, b0, a1, b1 = largest_rectangle(free)
     assert (x1 - x0) * (y1 - y0) >= 0.95 * (a1 - a0) * (b1 - b0)
@@ -227,8 +229,8 @@ def blue(picture, mask):
 
 def test_the_hole_of_one_frame_is_filled_and_everything_else_is_bit_identical():
     frames, covered = moving([40, 36, 44, 40, 44])
-    place = find_place(frames, covered, **SETTINGS)
-    whole = inpainted(place, blue, 0.25, 3.0)
+    place = find_plate(frames, covered, **SETTINGS)
+    whole = inpaint_plate(place, blue, 0.25, 3.0)
     assert (place.method, whole.method) == ("crop", "frame+inpaint")
     assert whole.box == (0, 0, WIDTH, HEIGHT)
     assert (whole.picture[covered[whole.frame]] == (0, 0, 250)).all()
@@ -241,8 +243,8 @@ def test_what_a_plate_never_saw_is_filled_and_its_purity_is_that_of_the_rest():
     frames, covered = walk([20, 22, 24, 22, 20, 24, 22])
     frames[::3, :, 50:60] = 0
     frames[1::3, :, 50:60] = 255  # passes undetected: never one thing for most of the time
-    place = find_place(frames, covered, **{**SETTINGS, "min_static": 0.5})
-    whole = inpainted(place, blue, 0.25, 3.0)
+    place = find_plate(frames, covered, **{**SETTINGS, "min_static": 0.5})
+    whole = inpaint_plate(place, blue, 0.25, 3.0)
     assert whole.method == "plate+inpaint"
     assert (whole.picture[~place.clear] == (0, 0, 250)).all()
     assert (whole.picture[place.clear] == place.picture[place.clear]).all()
@@ -252,14 +254,14 @@ def test_what_a_plate_never_saw_is_filled_and_its_purity_is_that_of_the_rest():
 @pytest.mark.parametrize("share", [0.0, 0.18])
 def test_a_larger_hole_than_allowed_is_cropped_away(share):
     frames, covered = moving([40, 36, 44, 40, 44])  # 12 of 64 columns: 0.1875
-    place = find_place(frames, covered, **SETTINGS)
-    assert inpainted(place, blue, share, 3.0) is place
+    place = find_plate(frames, covered, **SETTINGS)
+    assert inpaint_plate(place, blue, share, 3.0) is place
 
 
 def test_where_nothing_is_missing_nothing_is_painted():
     frames, covered = walk([0, 8, 16, 24, 32, 40, 48])
-    place = find_place(frames, covered, **SETTINGS)
-    assert inpainted(place, blue, 0.25, 3.0) is place
+    place = find_plate(frames, covered, **SETTINGS)
+    assert inpaint_plate(place, blue, 0.25, 3.0) is place
 
 
 @pytest.mark.parametrize(("most", "method"), [(0.25, "frame+inpaint"), (0.1, "crop")])
@@ -288,7 +290,7 @@ def test_the_row_says_whether_it_was_filled_or_cropped(make_film, make_element, 
         assert picture.shape[1] < WIDTH
     else:
         assert picture.shape[:2] == (HEIGHT, WIDTH)
-        hole = cover([person], row.frame, (HEIGHT, WIDTH), 1)
+        hole = foreground_mask([person], row.frame, (HEIGHT, WIDTH), 1)
         assert (picture[..., :3][hole] == 128).all()
         columns = ~hole.any(0) & ~np.roll(hole, 1, 1).any(0) & ~np.roll(hole, -1, 1).any(0)
         assert (picture[:, columns, :3] == film.frames[row.frame][:, columns]).all()

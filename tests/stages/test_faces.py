@@ -11,14 +11,14 @@ from a2data.records import Element, Kept, Reject
 from model_zoo.faces import head_outline
 from model_zoo.roles import Face
 from stages.faces import (
+    FaceObservation,
     Faces,
-    Sighting,
-    best_sighting,
+    assign_to_people,
+    best_observation,
     downweight_outliers,
-    follow,
-    give,
     head_ellipse,
     head_mask,
+    link_tracks,
     pitch,
     quality,
     roll,
@@ -175,31 +175,31 @@ def test_in_the_persons_best_frame_the_cut_out_keeps_to_the_persons_mask(film, t
     assert ((from_png(row.image)[..., 3] > 0) == from_rle(row.mask)[y0:y1, x0:x1]).all()
 
 
-def sightings(*faces: tuple[int, Face], quality: float = 0.5) -> list[Sighting]:
-    return [Sighting(n, f, yaw(f.landmarks), 0.0, 0.0, 100.0, quality) for n, f in faces]
+def sightings(*faces: tuple[int, Face], quality: float = 0.5) -> list[FaceObservation]:
+    return [FaceObservation(n, f, yaw(f.landmarks), 0.0, 0.0, 100.0, quality) for n, f in faces]
 
 
 def test_two_faces_that_move_past_each_other_keep_their_tracks():
     frames = [sightings((n, face_at(20 + 8 * n, 0)), (n, face_at(120 - 8 * n, 70))) for n in range(10)]
-    tracks = follow([f[:: 1 if n % 2 else -1] for n, f in enumerate(frames)])
+    tracks = link_tracks([f[:: 1 if n % 2 else -1] for n, f in enumerate(frames)])
     assert sorted({s.face.box[1] for s in t} == {0} for t in tracks) == [False, True]
     assert [len(t) for t in tracks] == [10, 10]
 
 
 def test_a_track_ends_when_its_face_is_missed_too_often():
     here = [sightings((n, face_at(20, 20))) for n in range(4)]
-    assert [len(t) for t in follow([here[0], [], [], here[3]])] == [2]
-    assert [len(t) for t in follow([here[0], [], [], [], here[3]])] == [1, 1]
+    assert [len(t) for t in link_tracks([here[0], [], [], here[3]])] == [2]
+    assert [len(t) for t in link_tracks([here[0], [], [], [], here[3]])] == [1, 1]
 
 
 def test_the_pieces_of_one_persons_face_are_joined(two_people):
     first, later = sightings((0, face_at(30, 15))), sightings((8, face_at(45, 15)))
-    assert give([first, later], two_people, 0.7, reach=4) == [(first + later, two_people[0])]
+    assert assign_to_people([first, later], two_people, 0.7, extrapolate=4) == [(first + later, two_people[0])]
 
 
 def test_a_person_has_one_face_in_any_frame(two_people):
     face, poster = sightings((0, face_at(30, 12))), sightings((0, face_at(30, 90)))
-    owned = give([poster, face], two_people, 0.7, reach=4)
+    owned = assign_to_people([poster, face], two_people, 0.7, extrapolate=4)
     assert owned == [(face, two_people[0]), (poster, None)]
 
 
@@ -213,9 +213,9 @@ def test_a_sighting_unlike_the_rest_of_its_track_is_doubted():
 def test_the_persons_best_frame_is_preferred_unless_the_face_is_much_worse_there(two_people):
     there, elsewhere = sightings((0, face_at(0, 0)))[0], sightings((4, face_at(0, 0)))[0]
     person = two_people[0]
-    assert best_sighting([there._replace(quality=0.45), elsewhere], person).frame == 0
-    assert best_sighting([there._replace(quality=0.25), elsewhere], person).frame == 4
-    assert best_sighting([there._replace(quality=0.45), elsewhere], None).frame == 4
+    assert best_observation([there._replace(quality=0.45), elsewhere], person).frame == 0
+    assert best_observation([there._replace(quality=0.25), elsewhere], person).frame == 4
+    assert best_observation([there._replace(quality=0.45), elsewhere], None).frame == 4
 
 
 @settings(deadline=None)

@@ -6,7 +6,7 @@ import pytest
 from a2data.media import images
 from a2data.records import Caption, Element, Kept, Reject, Subject
 from model_zoo.roles import Detection
-from stages.ground import Ground, Models, wanted
+from stages.ground import Ground, Models, missing_nouns
 
 SHAPE = (120, 160)
 KETTLE, CUP = (20, 30, 70, 80), (90, 40, 140, 100)
@@ -103,9 +103,9 @@ def test_too_small_or_too_unsure_things_are_none(run):
 
 def test_people_vague_words_and_what_has_its_element_are_not_looked_for(thing):
     said = caption("a person in a red top", "a red cup", "another cup", "an object", "a blue dog", "a coffee mug")
-    assert wanted(said, []) == ["cup", "dog", "coffee mug"]
-    assert wanted(said, [thing(CUP, "Cup"), thing(KETTLE, "mug", 1)]) == ["cup", "dog"]
-    assert wanted(said, [thing(CUP, "cup"), thing(KETTLE, "cup", 1)]) == ["dog", "coffee mug"]
+    assert missing_nouns(said, []) == ["cup", "dog", "coffee mug"]
+    assert missing_nouns(said, [thing(CUP, "Cup"), thing(KETTLE, "mug", 1)]) == ["cup", "dog"]
+    assert missing_nouns(said, [thing(CUP, "cup"), thing(KETTLE, "cup", 1)]) == ["dog", "coffee mug"]
 
 
 def test_a_clip_without_a_caption_or_with_nothing_to_look_for_runs_no_model(run):

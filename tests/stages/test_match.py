@@ -249,14 +249,16 @@ def test_a_phrase_that_fits_both_stands_for_whoever_the_other_phrase_leaves():
     taken = match.assign(plain_and_red, 0.55)
     assert taken == [0, 1]
     # the next best: one of them for nobody
-    assert [match.clearance(plain_and_red, 0.55, taken, p) for p in (0, 1)] == pytest.approx([0.45, 0.45], abs=1e-6)
+    assert [match.assignment_margin(plain_and_red, 0.55, taken, p) for p in (0, 1)] == pytest.approx(
+        [0.45, 0.45], abs=1e-6
+    )
 
     both_plain = np.array([[1.0, 1.0], [1.0, 1.0]], np.float32)
-    assert match.clearance(both_plain, 0.55, match.assign(both_plain, 0.55), 0) == pytest.approx(0)
+    assert match.assignment_margin(both_plain, 0.55, match.assign(both_plain, 0.55), 0) == pytest.approx(0)
 
     two_for_one = np.array([[0.9], [0.9]], np.float32)
     taken = match.assign(two_for_one, 0.55)
-    assert match.clearance(two_for_one, 0.55, taken, taken.index(0)) == pytest.approx(0)
+    assert match.assignment_margin(two_for_one, 0.55, taken, taken.index(0)) == pytest.approx(0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -272,4 +274,4 @@ def test_the_clearance_is_the_lead_over_the_best_assignment_that_gives_the_phras
     for p, e in enumerate(taken):
         if e >= 0:
             best, other = max(map(total, ways)), max(total(w) for w in ways if w[p] != e)
-            assert match.clearance(similarity, 0.5, taken, p) == pytest.approx(best - other, abs=1e-5)
+            assert match.assignment_margin(similarity, 0.5, taken, p) == pytest.approx(best - other, abs=1e-5)

@@ -38,15 +38,15 @@ def bright_rows(frame: np.ndarray) -> np.ndarray:
 
 
 def test_scores_follow_from_what_was_measured_of_each_frame():
-    assert measured(FILM, still=0.001) == pytest.approx(
+    assert measured(FILM, freeze_threshold=0.001) == pytest.approx(
         {"motion": 0.01, "static": 0.5, "sharpness": 25.0, "luma": 0.4, "luma_range": 0.4, "bars": 0.25}
     )
 
 
 def test_a_clip_of_one_frame_is_static():
     one = replace(FILM, motion=[0.0], luma=[0.5], sharpness=[3.0])
-    assert measured(one, still=0.001)["static"] == 1.0
-    assert measured(one, still=0.001)["motion"] == 0.0
+    assert measured(one, freeze_threshold=0.001)["static"] == 1.0
+    assert measured(one, freeze_threshold=0.001)["motion"] == 0.0
 
 
 def test_the_text_score_is_the_worst_of_frames_spread_over_the_clip():

@@ -9,12 +9,12 @@ import pytest
 from toy_pairs import fill, make, stages
 
 from a2data.dataset.writer import manifest as published_manifest
-from a2data.dataset.writer import split_into_tars
+from a2data.dataset.writer import split_statistics
 from a2data.records import Packed, Reference
 from a2data.store.ledger import Ledger
 from a2data.store.tables import Store
 from pipelines.run import outputs
-from stages.pack.splits import assigned, shares_of
+from stages.pack.splits import parse_fractions, split_of
 from stages.pack.stage import Pack
 
 PEOPLE = {f"{n:02d}aa": f"p{n // 2} q{n // 4}" if n % 4 < 2 else f"p{n // 2}" for n in range(24)}
@@ -72,12 +72,12 @@ def test_without_a_split_tars_are_named_without_one_and_those_of_a_split_go(stor
 
 
 def test_shares_come_out_on_average_and_a_component_keeps_its_place():
-    shares = shares_of("eval=0.1,test=0.2")
-    found = [assigned(f"video {n}", shares) for n in range(4000)]
+    shares = parse_fractions("eval=0.1,test=0.2")
+    found = [split_of(f"video {n}", shares) for n in range(4000)]
     assert 0.08 < found.count("eval") / 4000 < 0.12
     assert 0.17 < found.count("test") / 4000 < 0.23
-    assert [assigned(f"video {n}", shares) for n in range(50)] == found[:50]
-    assert assigned("video 1", {}) == ""
+    assert [split_of(f"video {n}", shares) for n in range(50)] == found[:50]
+    assert split_of("video 1", {}) == ""
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_shares_come_out_on_average_and_a_component_keeps_its_place():
 )
 def test_a_split_that_is_none_is_a_sentence(text):
     with pytest.raises(ValueError, match=r"pack\.split"):
-        shares_of(text)
+        parse_fractions(text)
 
 
 def row(split, component, n=0):
@@ -94,16 +94,16 @@ def row(split, component, n=0):
 
 def test_a_component_in_two_splits_is_refused():
     with pytest.raises(ValueError, match="component v is in 2 splits"):
-        split_into_tars([row("train", "v"), row("eval", "v")])
+        split_statistics([row("train", "v"), row("eval", "v")])
 
 
 def test_a_component_larger_than_the_share_is_said(store):
     rows = [row("train", "big", n) for n in range(9)] + [row("eval", "small")]
-    assert split_into_tars(rows)["train"]["largest_component"] == 0.9
+    assert split_statistics(rows)["train"]["largest_component"] == 0.9
     said = outputs.describe_splits(published_manifest(folder(store)))
     largest = max(
         about["largest_component"]
-        for about in split_into_tars([replace(row(r["split"], r["component"])) for r in index(store)]).values()
+        for about in split_statistics([replace(row(r["split"], r["component"])) for r in index(store)]).values()
     )
     assert ("one component" in said) == (largest > 0.33)
 

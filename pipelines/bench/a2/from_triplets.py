@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2data.dataset.decode import facts_of
+from a2data.dataset.decode import parse_facts
 from a2data.dataset.reader import Index, Tars, members, read_index
 from a2data.dataset.triplet import ReferenceMeta, TripletMeta
 from a2data.store.filename import safe_name
@@ -57,10 +57,10 @@ def _samples(shards: Path, split: str) -> Iterator[tuple[TripletMeta, dict[str, 
 
 def read_sample(tars: Tars, row: int) -> tuple[TripletMeta, dict[str, bytes]]:
     """Return the metadata and the members of one sample. Raises ValueError with its key if it is damaged or lacks a member."""
-    key, where = tars.index.key(row), tars.index.where(row)
+    key, where = tars.index.key(row), tars.index.tar_path(row)
     try:
         parts = members(tars.read(row), key, where)
-        facts = facts_of(parts, key)
+        facts = parse_facts(parts, key)
     except (LookupError, ValueError) as error:
         raise ValueError(f"{where}: the sample {key[:80]}: {error}") from error
     missing = [name for name in ("mp4", *(f"{g.name}.png" for g in facts.references)) if name not in parts]

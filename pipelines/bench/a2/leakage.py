@@ -75,7 +75,7 @@ def _references(shards: Sequence[Path]) -> Iterator[tuple[str, str, str, bytes, 
     index = read_index([str(folder) for folder in shards])
     tars = Tars(index)
     for row in range(len(index)):
-        key, shard = index.key(row), index.where(row)
+        key, shard = index.key(row), index.tar_path(row)
         facts, parts = read_sample(tars, row)
         names = [(g.name, g.role) for g in facts.references]
         # the data is only valid until the next row is read

@@ -40,12 +40,12 @@ class Words:
 
 
 def kind_of(phrase: str) -> str:
-    return "human" if phrases.read(phrase).human else "object"
+    return "human" if phrases.parse(phrase).human else "object"
 
 
 def read(phrase: str, entity: Entity) -> Reading:
     """Count the colours and nouns of a phrase that are true and false of an entity. Unannotated properties do not count."""
-    said = phrases.read(phrase)
+    said = phrases.parse(phrase)
     true = false = 0
     claims = [(colour, entity.colours.get("")) for colour in said.colours]
     claims += [(garment.colour, entity.colours.get(garment.kind)) for garment in said.garments if garment.colour]
@@ -68,7 +68,7 @@ def side(unit: Unit, entity: Entity) -> float | None:
 
 def misfit(unit: Unit, phrase: str, entity: Entity) -> float:
     """Return how badly a phrase describes an entity of its kind: the number of false statements, and 1 for the wrong side."""
-    where, there = phrases.read(phrase).place, side(unit, entity)
+    where, there = phrases.parse(phrase).position, side(unit, entity)
     away = abs(where - there) if where is not None and there is not None else 0.0
     return read(phrase, entity).false + (1.0 if away > 0.5 else 0.0)
 

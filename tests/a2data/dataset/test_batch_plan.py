@@ -124,7 +124,7 @@ def test_starting_at_a_step_equals_resuming_there(step, seed, weighted):
     weights = np.linspace(0, 2, 28) if weighted else None
     made = planned(seed=seed, weights=weights, phases=[Phase([SMALL, TALL], 9), Phase([LONG, TALL], 1)])
     assert same(first(made, 60)[step:], first(made, 60 - step, step))
-    assert made.step(*made.place(step)) == step
+    assert made.step(*made.position(step)) == step
 
 
 def test_epochs_and_seeds_differ():

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from a2data.dataset.batch_plan import Batch, Bucket
-from a2data.dataset.decode import Augmentation, CorruptError, Decode, Shape, captions_of, center_crop_resize, pictures
+from a2data.dataset.decode import (
+    Augmentation,
+    CorruptError,
+    Decode,
+    Shape,
+    captions_of,
+    center_crop_resize,
+    decode_frames,
+)
 from a2data.dataset.reader import Tars, members, read_index
 from a2data.dataset.triplet import NamedCaption
 from a2data.media import video
@@ -82,7 +90,9 @@ def test_cover_anywhere_shows_the_same_part_in_every_frame():
     frame = np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None], (32, 96, 3))
     lefts = set()
     for seed in range(60):
-        shown = center_crop_resize(iter([frame] * 4), Bucket(4, 32, 32), np.random.default_rng(seed), anywhere=True)
+        shown = center_crop_resize(
+            iter([frame] * 4), Bucket(4, 32, 32), np.random.default_rng(seed), random_position=True
+        )
         assert (shown == shown[:1]).all()
         assert (np.diff(shown[0, 0, :, 0].astype(int)) == 1).all()
         lefts.add(int(shown[0, 0, 0, 0]))
@@ -97,15 +107,15 @@ def test_a_shape_of_ones_own_gets_the_frames_and_the_bucket(sample):
 
 
 def test_frames_that_the_video_does_not_have_make_it_corrupt(sample):
-    assert len(list(pictures(sample["mp4"], 5, 4, 1))) == 4
+    assert len(list(decode_frames(sample["mp4"], 5, 4, 1))) == 4
     with pytest.raises(CorruptError, match=r"has 9 frames in its .mp4, fewer than"):
-        list(pictures(sample["mp4"], 6, 4, 1))
+        list(decode_frames(sample["mp4"], 6, 4, 1))
 
 
 def chosen(sample, **chances):
     """The names of the references that 300 samples like this one would use."""
     facts, decode = decoded(sample).facts, Decode("raw", 0, center_crop_resize, Augmentation(**chances), 1)
-    return [tuple(g.name for g in decode.choose(facts.references, 0, n)) for n in range(300)]
+    return [tuple(g.name for g in decode.choose_references(facts.references, 0, n)) for n in range(300)]
 
 
 def test_captions_are_dropped_and_shortened_as_often_as_asked(sample):

@@ -97,7 +97,7 @@ def test_the_state_is_what_was_consumed_and_not_what_workers_read_ahead(data):
 
 
 def test_pictures_words_and_draws_are_the_same_too(data):
-    options = {"view": "raw", "chances": CHANCES}
+    options = {"view": "raw", "augmentation": CHANCES}
     here = flat(take(loader(data, **options), 4))
     there = [[take(loader(data, rank=r, world_size=2, num_workers=w, **options), 4) for r in (0, 1)] for w in (0, 2)]
     for other in (flat(together(ranks)) for ranks in there):
@@ -163,7 +163,7 @@ def test_weights_are_a_function_of_the_index(data):
 
 
 def test_samples_without_a_wanted_reference_are_in_no_batch_and_counted(data):
-    reader = loader(data, chances=Augmentation(roles=("object",)), view="raw", buckets=[Bucket(5, 16, 16)])
+    reader = loader(data, augmentation=Augmentation(roles=("object",)), view="raw", buckets=[Bucket(5, 16, 16)])
     assert reader.plan.skipped == {"no reference": 7}
     assert {r.kind for batch in take(reader, 3) for s in batch for r in s.references} == {"object"}
 
@@ -188,8 +188,8 @@ def test_encoded_samples_that_are_broken_are_set_aside(tmp_path, pack):
     pack(tmp_path, change=lambda key, made: {"safetensors": b"no" if key == "clip-001" else save({"x": torch.ones(1)})})
     reader = loader(tmp_path, view="encoded", index="index.parquet")
     take(reader, 3)
-    assert list(reader.set_aside) == ["clip-001"]
-    assert "its .safetensors cannot be read" in reader.set_aside["clip-001"]
+    assert list(reader.corrupt_samples) == ["clip-001"]
+    assert "its .safetensors cannot be read" in reader.corrupt_samples["clip-001"]
 
 
 # -- what is broken ----------------------------------------------------------------------------------------------------
@@ -228,9 +228,9 @@ def test_corrupt_samples_are_set_aside_by_name_and_replaced_alike_everywhere(bro
     assert [s.key for s in whole] == [s.key for s in halves]
     assert all(np.array_equal(a.video, b.video) for a, b in zip(whole, halves, strict=True))
     assert not {s.key for s in whole} & set(BROKEN)
-    assert set(one.set_aside) == set(BROKEN) == set(two[0].set_aside) | set(two[1].set_aside)
+    assert set(one.corrupt_samples) == set(BROKEN) == set(two[0].corrupt_samples) | set(two[1].corrupt_samples)
     for key, (_, _, why) in BROKEN.items():
-        assert why in one.set_aside[key]
+        assert why in one.corrupt_samples[key]
         assert key in caplog.text
 
 
@@ -239,9 +239,11 @@ def test_a_sample_whose_json_has_no_reference_is_set_aside(tmp_path, pack):
         return made | {"json": made["json"].replace(b'"human"', b'"nobody"')} if key == "clip-000" else made
 
     pack(tmp_path, change=bare)
-    reader = loader(tmp_path, view="raw", tail="fill", chances=Augmentation(roles=("human",)))
+    reader = loader(tmp_path, view="raw", tail="fill", augmentation=Augmentation(roles=("human",)))
     take(reader, 4)
-    assert reader.set_aside["clip-000"].endswith("does not have a reference of human, unlike its row of the index")
+    assert reader.corrupt_samples["clip-000"].endswith(
+        "does not have a reference of human, unlike its row of the index"
+    )
 
 
 def test_a_data_set_of_which_nothing_can_be_read_stops(tmp_path, pack):

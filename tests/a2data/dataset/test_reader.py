@@ -27,7 +27,7 @@ def test_every_sample_is_read_as_tarfile_reads_it(tmp_path, pack):
     for row, place in enumerate(packed):
         with tarfile.open(tmp_path / place.shard) as tar:
             inside = {m.name: tar.extractfile(m).read() for m in tar if m.name.startswith(place.clip_id)}
-        found = members(tars.read(row), index.key(row), index.where(row))
+        found = members(tars.read(row), index.key(row), index.tar_path(row))
         assert {f"{place.clip_id}.{name}": bytes(data) for name, data in found.items()} == inside
         assert (index.key(row), [int(x[row]) for x in index.shape]) == (
             place.clip_id,
@@ -194,7 +194,7 @@ def test_an_index_that_disagrees_with_its_tar_is_a_sentence(tmp_path, pack, swap
     rewritten(tmp_path, offset=[offset for offset, _ in places], bytes=[size for _, size in places])
     index = read_index([tmp_path])
     with pytest.raises(LookupError, match=f"at the offset of the sample clip-000 the tar has {what}"):
-        members(Tars(index).read(0), index.key(0), index.where(0))
+        members(Tars(index).read(0), index.key(0), index.tar_path(0))
 
 
 WRONG_ROWS = {

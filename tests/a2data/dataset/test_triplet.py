@@ -9,14 +9,14 @@ import pytest
 from a2data.dataset.triplet import (
     FORMAT,
     NO_PICTURE,
+    Location,
     Origin,
-    Place,
     ReferenceMeta,
     Triplet,
     TripletMeta,
     Unpaired,
+    caption_variants,
     from_sample,
-    several_captions,
     to_facts,
     to_json,
     to_members,
@@ -52,7 +52,7 @@ ORIGIN = Origin(
     image_sha256="0123456789abcdef",
 )
 RULES = [Rule("margin", math.inf, 0.1, math.inf), Rule("overlap_s", -math.inf, -math.inf, 0.0)]
-HERE = Place(1, 2, (5.0, 6.0, 20.0, 30.0), (5.0, 10.0, 20.0, 34.0), Rle((2, 2), "4"))
+HERE = Location(1, 2, (5.0, 6.0, 20.0, 30.0), (5.0, 10.0, 20.0, 34.0), Rle((2, 2), "4"))
 HUMAN = ReferenceMeta("ref0", "human", "Ein Mädchen 👧", 0, 13, "a-0/human/0", 4, 0.8, 0.2, False, RULES, ORIGIN, HERE)
 PLACE = replace(HUMAN, name="bg", role="background", phrase="", start=0, end=0, rules=[])
 FACTS = TripletMeta(
@@ -95,11 +95,11 @@ def test_the_sound_comes_back_as_it_went():
 
 
 def test_a_structured_caption_gives_several_and_old_samples_have_none():
-    given = {each.name: each.text for each in several_captions(CAPTION)}
+    given = {each.name: each.text for each in caption_variants(CAPTION)}
     assert given["long"] == CAPTION.prompt
     assert given["short"].startswith(CAPTION.subjects[0].phrase)
     assert json.loads(given["structured"])["subjects"][0]["type"] == CAPTION.subjects[0].type
-    facts = replace(FACTS, captions=several_captions(CAPTION))
+    facts = replace(FACTS, captions=caption_variants(CAPTION))
     assert to_facts(to_json(facts)) == facts
     old = json.loads(to_json(facts))
     del old["captions"]

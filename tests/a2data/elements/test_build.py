@@ -2,7 +2,17 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from a2data.elements.build import Limits, elements, judge, majority, merge_duplicates, quality, sampled, sighted, track
+from a2data.elements.build import (
+    Limits,
+    elements,
+    majority,
+    merge_duplicates,
+    observe,
+    quality,
+    reject_reasons,
+    sample_frames,
+    track,
+)
 from model_zoo.roles import Detection
 
 SHAPE = (120, 160)
@@ -16,17 +26,17 @@ def mean_colour(pictures, masks):
 
 def seen(frame, *boxes, kind="human", label="person", score=0.9):
     blank = np.full((*SHAPE, 3), 120, np.uint8)
-    return sighted(blank, frame, [Detection(kind, label, score, box, None) for box in boxes], mean_colour)
+    return observe(blank, frame, [Detection(kind, label, score, box, None) for box in boxes], mean_colour)
 
 
 def test_samples_hold_the_first_and_the_last_frame():
-    assert sampled(81, 5) == list(range(0, 81, 5))
-    assert sampled(8, 3) == [0, 3, 6, 7]
-    assert sampled(1, 5) == [0]
+    assert sample_frames(81, 5) == list(range(0, 81, 5))
+    assert sample_frames(8, 3) == [0, 3, 6, 7]
+    assert sample_frames(1, 5) == [0]
 
 
 def one(frame, box):
-    (sighting,) = sighted(frame, 0, [Detection("human", "person", 0.9, box, None)], mean_colour)
+    (sighting,) = observe(frame, 0, [Detection("human", "person", 0.9, box, None)], mean_colour)
     return sighting
 
 
@@ -46,7 +56,7 @@ def test_blur_borders_and_others_lower_the_quality_and_the_bottom_hardly_does():
 def test_a_detection_whose_mask_is_empty_is_not_a_sighting():
     frame = np.zeros((*SHAPE, 3), np.uint8)
     found = [Detection("object", "cup", 0.9, (10, 10, 60, 60), np.zeros(SHAPE, bool))]
-    assert sighted(frame, 0, found, mean_colour) == []
+    assert observe(frame, 0, found, mean_colour) == []
 
 
 def test_a_person_and_a_thing_in_one_place_are_two_tracks_and_the_larger_comes_first():
@@ -70,7 +80,7 @@ def test_a_tracker_is_given_the_boxes_and_scores_of_each_sample_of_one_kind_at_a
 def test_limits_exclude_elements_and_too_many_come_last():
     boxes = [(0, 0, 50, 50), (100, 0, 160, 60), (0, 60, 45, 110), (80, 80, 100, 100)]
     tracks = track([seen(n, *boxes) for n in range(3)])
-    refusals = judge(tracks, 3, LIMITS)
+    refusals = reject_reasons(tracks, 3, LIMITS)
     assert [why and why[0] for why in refusals] == [None, None, "too many", "too small"]
     assert refusals[2][1] == "3 elements, max_elements = 2"
 
@@ -92,7 +102,7 @@ def cut(box):
 
 def person(box, frames, level=120):
     picture = np.full((*SHAPE, 3), level, np.uint8)
-    return [sighted(picture, n, [Detection("human", "person", 0.9, box, cut(box))], mean_colour)[0] for n in frames]
+    return [observe(picture, n, [Detection("human", "person", 0.9, box, cut(box))], mean_colour)[0] for n in frames]
 
 
 def test_two_tracks_of_one_person_become_one_and_the_larger_mask_stays():
@@ -112,7 +122,7 @@ def test_a_track_that_goes_on_where_another_ended_is_the_same_person_unless_it_l
     before = person(box, (0, 1, 2))
     assert len(merge_duplicates([before, person(box, (9, 10))])) == 1
     assert len(merge_duplicates([before, person((90, 10, 140, 110), (9, 10))])) == 2
-    other = [s._replace(look=np.array([1, 0, 0], np.float32)) for s in person(box, (9, 10))]
+    other = [s._replace(embedding=np.array([1, 0, 0], np.float32)) for s in person(box, (9, 10))]
     assert len(merge_duplicates([before, other])) == 2
 
 
@@ -122,11 +132,11 @@ def test_boxes_of_two_people_one_in_front_of_the_other_are_not_joined():
 
 
 def test_a_mask_is_as_confident_as_its_detector_is_certain_unless_the_picture_says_more():
-    sure = [s._replace(certainty=0.8) for s in person((10, 10, 60, 110), (0, 1))]
+    sure = [s._replace(mask_confidence=0.8) for s in person((10, 10, 60, 110), (0, 1))]
     clip = SimpleNamespace(clip_id="v-0", frames=np.full((2, *SHAPE, 3), 120, np.uint8))
 
-    def confidence(judge_masks):
-        (row,) = elements(clip, [sure], "looks", judge_masks=judge_masks)
+    def confidence(score_masks):
+        (row,) = elements(clip, [sure], "looks", score_masks=score_masks)
         return row.mask_confidence
 
     assert [confidence(j) for j in (None, lambda *_: [[0.5, 0.5]], lambda *_: [[0.9, 0.9]])] == [0.8, 0.8, 0.9]

@@ -2,7 +2,7 @@
 
 import random
 
-from a2data.elements.caption_flags import ALIKE, flags, near_duplicates
+from a2data.elements.caption_flags import MIN_JACCARD, flags, near_duplicates
 
 LONG = "a person in a red coat carries a small white cup across a bright kitchen and sets it on the wooden table by the window"
 
@@ -47,7 +47,7 @@ def test_near_duplicates_are_those_of_an_exhaustive_comparison():
     sets = {key: shingles(text) for key, text in texts.items()}
     expected = {
         (one, other) for one in sets for other in sets
-        if other < one and len(sets[one] & sets[other]) / len(sets[one] | sets[other]) >= ALIKE
+        if other < one and len(sets[one] & sets[other]) / len(sets[one] | sets[other]) >= MIN_JACCARD
     }  # fmt: skip
     assert len(expected) > 10
     assert {(one, other) for one, other, _ in near_duplicates(texts)} == expected

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2data.elements.tracks import apart, associate, box_at, from_numbers, mean_embedding, predict_box
+from a2data.elements.tracks import associate, box_at, centre_distance, from_track_ids, mean_embedding, predict_box
 from a2data.records import Element
 
 RED, BLUE = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
@@ -55,7 +55,7 @@ def test_every_sighting_is_in_one_track_and_no_track_twice_in_a_sample(samples):
 
 
 def test_distance_is_measured_in_sizes_of_the_larger():
-    assert apart((0, 0, 10, 10), (30, 40, 40, 50)) == 5.0
+    assert centre_distance((0, 0, 10, 10), (30, 40, 40, 50)) == 5.0
 
 
 def test_the_mean_look_has_unit_length():
@@ -67,27 +67,27 @@ THING = replace(THING, seen_frames=[4, 8], seen_boxes=[(0.0, 0.0, 10.0, 10.0), (
 
 
 def test_a_box_that_was_seen_comes_back_as_it_was():
-    assert box_at(THING, 4, reach=0) == (0, 0, 10, 10)
-    assert box_at(THING, 8, reach=0) == (8, 4, 18, 14)
+    assert box_at(THING, 4, extrapolate=0) == (0, 0, 10, 10)
+    assert box_at(THING, 8, extrapolate=0) == (8, 4, 18, 14)
 
 
 def test_between_two_sightings_a_box_moves_in_a_straight_line():
-    assert box_at(THING, 6, reach=0) == (4, 2, 14, 12)
+    assert box_at(THING, 6, extrapolate=0) == (4, 2, 14, 12)
 
 
 def test_outside_its_sightings_a_box_stands_still_for_the_reach_and_is_then_gone():
-    assert box_at(THING, 2, reach=2) == (0, 0, 10, 10)
-    assert box_at(THING, 10, reach=2) == (8, 4, 18, 14)
-    assert box_at(THING, 1, reach=2) is None
-    assert box_at(THING, 11, reach=2) is None
+    assert box_at(THING, 2, extrapolate=2) == (0, 0, 10, 10)
+    assert box_at(THING, 10, extrapolate=2) == (8, 4, 18, 14)
+    assert box_at(THING, 1, extrapolate=2) is None
+    assert box_at(THING, 11, extrapolate=2) is None
 
 
 def test_what_was_never_seen_has_no_box():
-    assert box_at(replace(THING, seen_frames=[], seen_boxes=[]), 4, reach=9) is None
+    assert box_at(replace(THING, seen_frames=[], seen_boxes=[]), 4, extrapolate=9) is None
 
 
 def test_tracker_ids_define_tracks_and_a_detection_without_one_is_its_own_track():
-    assert from_numbers([[0, -1], [], [1, 0], [-1]]) == [[(0, 0), (2, 1)], [(0, 1)], [(2, 0)], [(3, 0)]]
+    assert from_track_ids([[0, -1], [], [1, 0], [-1]]) == [[(0, 0), (2, 1)], [(0, 1)], [(2, 0)], [(3, 0)]]
 
 
 def test_of_two_who_pass_one_another_each_keeps_their_track():

@@ -11,7 +11,7 @@ from toy import Choose, Cut, Join, Measure
 
 from a2data.records import Source
 from a2data.store import ledger as module
-from a2data.store.ledger import FILE, Ledger
+from a2data.store.ledger import LEDGER_FILE, Ledger
 from a2data.store.tables import Store, key_of
 from pipelines.run.local import InProcessExecutor
 from pipelines.run.schedule import run
@@ -95,7 +95,7 @@ def opened(store):
 
 
 def test_a_folder_without_ledgers_is_read_once(made):
-    made.remove(FILE)
+    made.remove(LEDGER_FILE)
 
     assert len(opened(made)) == 5 * len(SHARDS)
     assert opened(made) == []
@@ -150,7 +150,7 @@ def test_a_part_that_has_just_been_written_is_not_trusted_yet(made):
 @pytest.mark.parametrize("damage", [b"", b"PAR1", b"x" * 4000])
 def test_a_damaged_ledger_is_rebuilt(made, damage):
     opened(made)
-    made.put(damage, FILE)
+    made.put(damage, LEDGER_FILE)
 
     assert by_ledger(made) == by_footers(made)
     assert opened(made) == []
@@ -162,7 +162,7 @@ def test_a_ledger_of_another_folder_does_not_answer(made, tmp_path):
     shutil.copytree(made.root, other.root)
     other.remove("measure", "00001.parquet")
     by_ledger(other)
-    made.put(other.get(FILE), FILE)
+    made.put(other.get(LEDGER_FILE), LEDGER_FILE)
 
     assert by_ledger(made) == by_footers(made)
 
@@ -179,9 +179,9 @@ def test_tables_that_were_not_listed_keep_their_entries(made):
 
 def test_a_damaged_page_of_the_ledger_is_read_from_the_parts(made):
     opened(made)
-    data = bytearray(made.get(FILE))
+    data = bytearray(made.get(LEDGER_FILE))
     data[100] ^= 1
-    made.put(bytes(data), FILE)
+    made.put(bytes(data), LEDGER_FILE)
 
     assert by_ledger(made) == by_footers(made)
     assert opened(made) == []
@@ -189,9 +189,9 @@ def test_a_damaged_page_of_the_ledger_is_read_from_the_parts(made):
 
 def test_a_run_killed_before_the_ledger_is_written_costs_one_reading(made):
     opened(made)
-    before = made.get(FILE)
+    before = made.get(LEDGER_FILE)
     run(STAGES["a setting"], made, SHARDS, InProcessExecutor(made))
-    made.put(before, FILE)
+    made.put(before, LEDGER_FILE)
     age(made)
 
     assert by_ledger(made) == by_footers(made)
@@ -199,7 +199,7 @@ def test_a_run_killed_before_the_ledger_is_written_costs_one_reading(made):
 
 
 def test_two_may_write_at_the_same_time(made):
-    made.remove(FILE)
+    made.remove(LEDGER_FILE)
     wanted, found = by_footers(made), []
     threads = [threading.Thread(target=lambda: found.append(by_ledger(Store(made.root)))) for _ in range(4)]
     for thread in threads:
@@ -264,7 +264,7 @@ def do(store, kept, what, *args):
     elif what == "swap" and (data := store.get(args[0], f"{(args[1] + 1) % len(SHARDS):05d}.parquet")):
         store.put(data, args[0], name)
     elif what == "restore ledger" and kept:
-        store.put(kept, FILE)
+        store.put(kept, LEDGER_FILE)
     elif what == "age":
         age(store)
     elif what == "relist":
@@ -284,7 +284,7 @@ def test_whatever_happened_the_decision_is_that_of_opening_every_part(tmp_path_f
     kept = None  # the ledger as it once was
     for step in steps:
         do(store, kept, *step)
-        kept = kept or store.get(FILE)
+        kept = kept or store.get(LEDGER_FILE)
         told = by_ledger(store)
         assert told == by_footers(store)
         assert by_ledger(store) == told

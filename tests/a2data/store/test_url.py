@@ -1,6 +1,6 @@
 import pytest
 
-from a2data.store.url import has_password, is_web, public_name, refuse_password, scrub
+from a2data.store.url import has_password, is_web, public_name, reject_password, scrub
 
 SECRETS = [
     "https://me:hunter2@films.example/a.mp4?X-Amz-Signature=SECRET#SECRET",
@@ -35,9 +35,9 @@ def test_a_message_without_urls_stays_as_it_is():
 
 
 def test_a_work_folder_may_not_hold_a_password():
-    assert refuse_password("s3://bucket/work?region=eu") == "s3://bucket/work?region=eu"
+    assert reject_password("s3://bucket/work?region=eu") == "s3://bucket/work?region=eu"
     with pytest.raises(ValueError, match="s3://key@bucket/work: remove the password") as raised:
-        refuse_password("s3://key:hunter2@bucket/work")
+        reject_password("s3://key:hunter2@bucket/work")
     assert "hunter2" not in str(raised.value)
 
 

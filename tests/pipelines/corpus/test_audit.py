@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from a2data.dataset.triplet import Origin, Place, ReferenceMeta, Triplet, TripletMeta
+from a2data.dataset.triplet import Location, Origin, ReferenceMeta, Triplet, TripletMeta
 from a2data.media import coco_rle, images, video
 from a2data.media.coco_rle import NO_MASK
 from a2data.records import Caption
@@ -41,7 +41,7 @@ def sample(number: int, cut_out: np.ndarray | None = None, prompt: str = "", rol
     origin = Origin(
         "v", "v.mp4", "CC0", "", "other", "e", "", "ball", [], 0, 0, 0.0, box, box, WIDTH, HEIGHT, NO_MASK, 1, 1, "", ""
     )
-    target = Place(0, 0, box, box, coco_rle.encode(mask))
+    target = Location(0, 0, box, box, coco_rle.encode(mask))
     prompt = prompt or PROMPT.format(number)
     phrase = "A striped ball"
     given = ReferenceMeta("ref0", role, phrase, 0, len(phrase), "e", 1, 0.9, 0.1, False, [], origin, target)

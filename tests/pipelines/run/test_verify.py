@@ -64,7 +64,7 @@ def forget_results(work, *stages):
 
 
 def rows(store, stage, shard):
-    with store.opened(stage, shard) as part:
+    with store.open_part(stage, shard) as part:
         return [part.group(number).to_pylist() for number in range(part.groups)]
 
 

@@ -211,9 +211,9 @@ def elements(draw) -> list[Element]:
 @given(elements(), st.randoms(use_true_random=False))
 def test_spans_hold_and_the_order_of_elements_does_not_matter(found, random):
     once = builtin(*found)
-    caption.check(once)
+    caption.check_spans(once)
     for subject in once.subjects:
-        assert wording.occurrences(subject.phrase, once.prompt) == [subject.start]
+        assert wording.find_phrase(subject.phrase, once.prompt) == [subject.start]
     assert len({s.phrase for s in once.subjects}) == len(once.subjects) <= 4
     random.shuffle(found)
     assert builtin(*found) == once
@@ -272,7 +272,7 @@ def test_the_surest_answer_counts_and_the_later_of_two():
         ExpertOutput("b", "y", "later", 0.5),
         ExpertOutput("a", "z", "never", 0.3),
     ]
-    assert caption.decide(answers, min_confidence=0.4) == {"x": "sure", "y": "later"}
+    assert caption.most_confident(answers, min_confidence=0.4) == {"x": "sure", "y": "later"}
 
 
 def test_an_expert_overrules_the_base_and_both_answers_are_kept():
@@ -332,13 +332,13 @@ def test_a_fusion_that_loses_or_repeats_a_phrase_is_an_error():
 
 def test_check_finds_broken_spans_overlaps_and_empty_prompts():
     good = from_base(told({"type": "Object", "sub_type": "Cup"}, environment="a white background"))
-    caption.check(good)
+    caption.check_spans(good)
     moved = replace(good.subjects[0], start=good.subjects[0].start + 1)
     with pytest.raises(ValueError, match="is not the phrase"):
-        caption.check(replace(good, subjects=[moved]))
+        caption.check_spans(replace(good, subjects=[moved]))
     with pytest.raises(ValueError, match="overlap"):
-        caption.check(replace(good, environment_start=good.subjects[0].start + 2))
+        caption.check_spans(replace(good, environment_start=good.subjects[0].start + 2))
     with pytest.raises(ValueError, match="overlap"):
-        caption.check(replace(good, environment_end=len(good.prompt) + 1))
+        caption.check_spans(replace(good, environment_end=len(good.prompt) + 1))
     with pytest.raises(ValueError, match="empty"):
-        caption.check(replace(good, prompt="-", subjects=[], environment_start=0, environment_end=0))
+        caption.check_spans(replace(good, prompt="-", subjects=[], environment_start=0, environment_end=0))

@@ -12,7 +12,7 @@ def subject(sub_type: str = "", appearance: str = "", **others: str) -> dict:
 
 
 def phrase(sub_type: str, appearance: str = "") -> str:
-    return wording.noun_phrase(wording.plain(subject(sub_type, appearance)), 14)
+    return wording.noun_phrase(wording.normalize_subject(subject(sub_type, appearance)), 14)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_a_language_model_says_of_a_subject_becomes_a_noun_phrase(sub_type,
     ],
 )
 def test_the_phrase_reads_as_a_person_with_the_clothes_that_were_said(appearance, worn):
-    said = phrases.read(phrase("Woman", appearance))
+    said = phrases.parse(phrase("Woman", appearance))
     assert said.human
     assert [(g.kind, g.colour) for g in said.garments] == worn
 
@@ -73,8 +73,8 @@ def test_the_phrase_reads_as_a_person_with_the_clothes_that_were_said(appearance
     ],
 )
 def test_a_place_in_the_frame_is_said_one_way(said, position, place):
-    assert wording.plain(subject(position=said))["position"] == position
-    assert phrases.place(position) == place
+    assert wording.normalize_subject(subject(position=said))["position"] == position
+    assert phrases.position(position) == place
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_place_in_the_frame_is_said_one_way(said, position, place):
     ],
 )
 def test_a_sentence_about_an_action_becomes_a_predicate(said, action):
-    assert wording.plain(subject(action=said))["action"] == action
+    assert wording.normalize_subject(subject(action=said))["action"] == action
 
 
 def test_what_a_phrase_names_is_spoken_of_again_with_the():
@@ -107,7 +107,7 @@ WORDS = st.sampled_from(["a", "another", "some", "the", "woman", "women", "cup",
 @given(st.lists(st.tuples(st.lists(WORDS, max_size=4), st.lists(WORDS, max_size=6)), max_size=6))
 def test_phrases_are_never_found_inside_one_another_nor_in_other_texts(said):
     subjects = [subject(" ".join(noun), " ".join(look)) for noun, look in said]
-    told = wording.disambiguate([wording.plain(s) for s in subjects], 14)
+    told = wording.disambiguate([wording.normalize_subject(s) for s in subjects], 14)
     for n, one in enumerate(told):
-        assert not any(wording.within(one, other) for m, other in enumerate(told) if m != n)
-        assert not wording.within(one, wording.deduplicate_phrases(f"holds {one} and {one}", told))
+        assert not any(wording.find_phrase(one, other) for m, other in enumerate(told) if m != n)
+        assert not wording.find_phrase(one, wording.deduplicate_phrases(f"holds {one} and {one}", told))

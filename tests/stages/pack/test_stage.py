@@ -24,7 +24,7 @@ from a2data.records import (
     Span,
     Video,
 )
-from stages.pack.facts import fetch, in_source
+from stages.pack.facts import fetch_reference, in_source
 from stages.pack.stage import Pack
 
 H, W = 48, 64
@@ -249,4 +249,4 @@ def test_an_object_that_detect_does_not_know_is_taken_from_the_table_of_ground()
 
     wanted = ELEMENTS["w-1/object/0"]
     key = ("v-1", "v-1/object/0", "object", 0, 1, "w-1", wanted.element_id, wanted.image_sha256)
-    assert fetch(Reference(*key, 0.9, 0.1, []), grounded)[0] == wanted
+    assert fetch_reference(Reference(*key, 0.9, 0.1, []), grounded)[0] == wanted

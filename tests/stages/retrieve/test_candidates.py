@@ -49,8 +49,8 @@ def test_every_row_is_found_in_its_group():
     groups = Groups(7, [several, one])
     assert groups.group.tolist() == [-1, 0, 1, -1, 0, 0, -1]
     assert groups.node[[5, 1, 4, 2]].tolist() == [0, 1, 2, 0]
-    assert set(several.rows[several.near(np.array([0])).other].tolist()) == {1, 4}
-    assert several.nearest(np.array([0]))[0].tolist() == [1]
+    assert set(several.rows[several.nearest_in_cluster(np.array([0])).other].tolist()) == {1, 4}
+    assert several.nearest_in_any_cluster(np.array([0]))[0].tolist() == [1]
 
 
 def crowd(seed=0):
@@ -68,12 +68,12 @@ def crowd(seed=0):
 
 def test_members_displaced_from_the_neighbours_by_a_lookalike_are_found():
     group, x = crowd()
-    own = [(group.found.cluster[group.found.neighbour[n]] == 0).sum() for n in range(12)]
+    own = [(group.clustering.cluster[group.clustering.neighbour[n]] == 0).sum() for n in range(12)]
     assert min(own) < 8
-    near = group.near(np.arange(12))
-    assert near.which.tolist() == np.repeat(np.arange(12), 8).tolist()
+    near = group.nearest_in_cluster(np.arange(12))
+    assert near.query.tolist() == np.repeat(np.arange(12), 8).tolist()
     for node in range(12):
-        mine = near.which == node
+        mine = near.query == node
         expected = sorted((float(x[node] @ x[n]) for n in range(12) if n != node), reverse=True)[:8]
         assert near.similarity[mine].tolist() == pytest.approx(expected, abs=2e-5)
         assert (near.other[mine] < 12).all()
@@ -81,10 +81,13 @@ def test_members_displaced_from_the_neighbours_by_a_lookalike_are_found():
 
 def test_farther_neighbours_come_from_other_videos_first_and_then_from_all_ranks_of_the_own():
     group, _ = crowd()
-    near, farther = {*group.near(np.array([20])).other.tolist()}, group.farther(np.array([20])).other.tolist()
+    near, farther = (
+        {*group.nearest_in_cluster(np.array([20])).other.tolist()},
+        group.next_in_cluster(np.array([20])).other.tolist(),
+    )
     assert not near & {*farther}
     elsewhere = [row for row in farther if row // 4 != 5]
     assert elsewhere == farther[: len(elsewhere)]
     assert len({row // 4 for row in elsewhere}) == len(elsewhere) == 8
     assert len(farther) <= 16
-    assert {*group.farther(np.array([0])).other.tolist()} <= {*range(12)}
+    assert {*group.next_in_cluster(np.array([0])).other.tolist()} <= {*range(12)}

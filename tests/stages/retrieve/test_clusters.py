@@ -7,15 +7,15 @@ from stages.retrieve.clusters import (
     Clusters,
     cannot_link_pairs,
     cluster_identities,
+    cluster_sums,
     cohesion_and_separation,
     components,
-    doubtful,
+    low_margin_nodes,
+    may_merge,
     merge,
     mutual_neighbours,
     neighbourhood_margin,
     stable_identity_id,
-    sums,
-    unfinished,
 )
 from stages.retrieve.join import encode
 
@@ -40,7 +40,7 @@ def nobody(n):
 @given(st.integers(0, 10**6), st.integers(2, 8), st.integers(2, 6))
 def test_planted_people_are_found_again(seed, people, takes):
     x, who = planted(seed, people, takes, noise=0.5)
-    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=32)
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), min_similarity=0.6, neighbours=32)
     same = found.cluster[:, None] == found.cluster[None]
     assert not np.any(same & (who[:, None] != who[None]))
     assert same.sum() >= 0.9 * (who[:, None] == who[None]).sum()
@@ -56,7 +56,7 @@ def test_two_who_were_seen_together_are_never_one(seed):
         if i != j:
             apart[i].add(int(j))
             apart[j].add(int(i))
-    found = cluster_identities(x, np.arange(len(x)), apart, low=0.2, neighbours=32)
+    found = cluster_identities(x, np.arange(len(x)), apart, min_similarity=0.2, neighbours=32)
     for i, enemies in enumerate(apart):
         assert all(found.cluster[i] != found.cluster[j] for j in enemies)
 
@@ -64,14 +64,14 @@ def test_two_who_were_seen_together_are_never_one(seed):
 def test_twins_in_one_frame_stay_two_although_they_look_the_same():
     x = np.float32([[1, 0], [1, 0], [1, 0]])
     apart = [{1}, {0}, set()]
-    assert merge(x, [(0, 2), (1, 2)], apart, low=0.9).tolist() == [0, 1, 0]
+    assert merge(x, [(0, 2), (1, 2)], apart, min_similarity=0.9).tolist() == [0, 1, 0]
 
 
 def test_a_chain_of_likenesses_does_not_join_its_ends():
     angles = np.deg2rad(np.arange(0, 91, 15))
     x = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     chain = [(i, i + 1) for i in range(len(x) - 1)]
-    cluster = merge(x, chain, nobody(len(x)), low=np.cos(np.deg2rad(30)))
+    cluster = merge(x, chain, nobody(len(x)), min_similarity=np.cos(np.deg2rad(30)))
     assert cluster[0] != cluster[-1]
     for one in set(cluster.tolist()):
         inside = np.flatnonzero(cluster == one)
@@ -88,7 +88,7 @@ def test_pairs_are_neighbours_of_each_other_and_come_most_similar_first():
 
 def test_the_margin_is_how_much_better_the_own_cluster_is_than_the_next():
     x, _ = planted(3, 3, 4, noise=0.4)
-    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=32)
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), min_similarity=0.6, neighbours=32)
     for i in range(len(x)):
         means = {
             c: np.mean([x[i] @ x[j] for j in range(len(x)) if found.cluster[j] == c and j != i])
@@ -147,7 +147,7 @@ def test_every_cluster_is_as_dense_as_asked_for_when_its_last_two_parts_were_joi
 @pytest.mark.parametrize("neighbours", [4, 8])
 def test_a_person_of_more_clips_than_neighbours_is_one_cluster(neighbours):
     x, who = planted(1, people=4, takes=60, noise=0.75)
-    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.45, neighbours=neighbours)
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), min_similarity=0.45, neighbours=neighbours)
     assert len({*zip(found.cluster.tolist(), who.tolist(), strict=True)}) == found.cluster.max() + 1 == 4
     assert found.margin.min() > 0.1
 
@@ -176,11 +176,11 @@ def test_joins_of_pieces_do_not_depend_on_the_tile():
 
 def test_clusters_that_are_complete_are_not_looked_at_again():
     x, _ = planted(4, people=5, takes=6, noise=0.3)
-    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), low=0.6, neighbours=16)
-    assert not unfinished(found.codes, found.cluster, 0.6).any()
+    found = cluster_identities(x, np.arange(len(x)), nobody(len(x)), min_similarity=0.6, neighbours=16)
+    assert not may_merge(found.codes, found.cluster, 0.6).any()
     halved = np.arange(len(x)) % 2 + 2 * found.cluster
-    assert unfinished(found.codes, halved, 0.6).all()
-    assert unfinished(found.codes[:, :3], found.cluster, 0.6).all()
+    assert may_merge(found.codes, halved, 0.6).all()
+    assert may_merge(found.codes[:, :3], found.cluster, 0.6).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -194,13 +194,13 @@ def test_clusters_keep_their_sums_and_constraints_through_any_joins(seed, joins)
             apart[i].add(j)
     clusters = Clusters(x, apart)
     for i, j in rng.integers(0, len(x), (joins, 2)).tolist():
-        clusters.join(i, j, low=-1.0)
-    cluster = clusters.numbers()
+        clusters.join(i, j, min_similarity=-1.0)
+    cluster = clusters.labels()
     assert cluster[0] == 0
     assert all(cluster[i] != cluster[j] for i, others in enumerate(apart) for j in others)
     for head, members in clusters.members.items():
         assert sorted(members) == np.flatnonzero(cluster == cluster[head]).tolist()
-        np.testing.assert_allclose(clusters.sum(head), x[members].astype(float).sum(0), atol=1e-9)
+        np.testing.assert_allclose(clusters.vector_sum(head), x[members].astype(float).sum(0), atol=1e-9)
 
 
 def test_a_view_left_alone_is_not_a_rival_to_one_that_is_nearer_to_many_of_its_own():
@@ -214,7 +214,7 @@ def test_a_view_left_alone_is_not_a_rival_to_one_that_is_nearer_to_many_of_its_o
     cluster = np.array([0] * 80 + [1])
     cohesion, rival = cohesion_and_separation(x, cluster)
     assert cohesion[79] < rival[79]  # by the mean of all views, the profile belongs with the one that is alone
-    nodes = doubtful(cluster, cohesion - rival, 0.6)
+    nodes = low_margin_nodes(cluster, cohesion - rival, 0.6)
     near = dict(zip(nodes.tolist(), neighbourhood_margin(x, cluster, nodes, np.arange(2)), strict=True))
     own = np.sort(x[:79].astype(float) @ x[79].astype(float))[::-1][:10].mean()
     assert near[79] == pytest.approx(own - float(x[79] @ x[80]), abs=1e-4)
@@ -222,7 +222,7 @@ def test_a_view_left_alone_is_not_a_rival_to_one_that_is_nearer_to_many_of_its_o
 
 
 def test_small_clusters_are_compared_by_all_of_their_members():
-    assert doubtful(np.repeat([0, 1], [11, 12]), np.zeros(23), 0.5).tolist() == list(range(11, 23))
+    assert low_margin_nodes(np.repeat([0, 1], [11, 12]), np.zeros(23), 0.5).tolist() == list(range(11, 23))
 
 
 def test_two_that_differ_by_something_else_are_never_one():
@@ -260,4 +260,4 @@ def test_the_sums_of_clusters_are_those_of_adding_one_vector_at_a_time():
     x, cluster = rng.standard_normal((200, 21)).astype(np.float32), rng.integers(0, 9, 200)
     total = np.zeros((cluster.max() + 1, 21))
     np.add.at(total, cluster, x)
-    assert np.array_equal(sums(x, cluster), total)
+    assert np.array_equal(cluster_sums(x, cluster), total)

@@ -56,7 +56,7 @@ def test_another_take_before_the_same_wall_is_not_a_copy():
 
 def test_one_pose_that_comes_back_does_not_make_a_copy_of_the_clip():
     other = scene(0, path=[*np.linspace(180, 140, 10), np.linspace(20, 180, 20)[9], *np.linspace(120, 180, 9)])
-    assert copies.picture_distances(thumbs(ORIGINAL).at([9]), [thumbs(other)])[0, 0] < copies.COPY
+    assert copies.picture_distances(thumbs(ORIGINAL).take([9]), [thumbs(other)])[0, 0] < copies.COPY
     assert copies.repeat_distance(thumbs(ORIGINAL), thumbs(other)) > copies.COPY
 
 
@@ -79,7 +79,7 @@ def test_distances_are_those_of_every_pair_of_normalised_thumbnails():
 def test_a_distance_does_not_depend_on_what_is_compared_at_the_same_time():
     a, b = thumbs(ORIGINAL), thumbs(scene(1, 33))
     whole = copies.squared_distances(a, b)
-    parts = [copies.squared_distances(a.at([n]), b) for n in range(a.num_frames)]
+    parts = [copies.squared_distances(a.take([n]), b) for n in range(a.num_frames)]
     assert np.array_equal(whole, np.concatenate(parts, axis=1))
 
 
@@ -100,10 +100,10 @@ def test_no_clip_that_repeats_another_is_overlooked(seed, run, frames, others):
         assert may or copies.repeat_distance(one, other, run) >= copies.COPY
 
 
-FAR = copies.Parts(np.inf, 1.0, 1.0, 9.0, 1.0, 1.0, np.inf)
+FAR = copies.CopyDistances(np.inf, 1.0, 1.0, 9.0, 1.0, 1.0, np.inf)
 
 
-@given(st.floats(0, 2), st.floats(0, 2), st.sampled_from(copies.Parts._fields))
+@given(st.floats(0, 2), st.floats(0, 2), st.sampled_from(copies.CopyDistances._fields))
 def test_the_risk_falls_with_every_part(near, far, part):
     near, far = sorted((near, far))
     of = (
@@ -119,7 +119,7 @@ def test_the_risk_is_one_for_the_same_picture_and_none_for_nothing_in_common():
     assert copies.copy_risk(FAR) < 1e-3
     assert copies.copy_risk(FAR._replace(frames=copies.COPY + copies.HALVING)) == pytest.approx(0.5, abs=1e-3)
     assert copies.copy_risk(FAR._replace(gap_s=0.0)) == pytest.approx(copies.SAME_SOURCE, abs=1e-3)
-    assert copies.copy_risk(copies.Parts(np.inf, 0, 0, 0, 0, 0, np.inf)) == 1
+    assert copies.copy_risk(copies.CopyDistances(np.inf, 0, 0, 0, 0, 0, np.inf)) == 1
 
 
 def face(seed, light=1.0):
@@ -181,7 +181,7 @@ def test_many_stamps_are_compared_as_two_are():
 def test_a_comparison_of_stamps_does_not_depend_on_what_is_compared_at_the_same_time():
     stamps = copies.Stamps.of([ragged(n) for n in range(9)])
     whole = copies.compare_stamps(stamps, stamps)
-    parts = [copies.compare_stamps(stamps.at([n]), stamps) for n in range(9)]
+    parts = [copies.compare_stamps(stamps.take([n]), stamps) for n in range(9)]
     assert all(np.array_equal(x, np.concatenate(rows)) for x, rows in zip(whole, zip(*parts, strict=True), strict=True))
 
 

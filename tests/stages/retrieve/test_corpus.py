@@ -41,7 +41,7 @@ ROWS = [
 @given(st.permutations(ROWS), st.integers(1, 3))
 def test_whatever_the_order_of_rows_and_tables_everybody_is_found_with_what_is_theirs(rows, split):
     corpus = assemble(tables(rows, split))
-    ids = [t.element_id for t in corpus.traits]
+    ids = [t.element_id for t in corpus.elements]
     at = ids.index
     assert ids == sorted(r.element_id for r in ROWS)
     for row in ROWS:
@@ -54,7 +54,7 @@ def test_whatever_the_order_of_rows_and_tables_everybody_is_found_with_what_is_t
     assert corpus.human_of[at("b/face/0")] == -1
     assert corpus.parts(human, "upper") == [at("b/upper/0")]
     assert corpus.parts(human, "hair") == corpus.parts(-1, "face") == []
-    assert corpus.seen(at("b/upper/0")) == {0, 5, 10}
+    assert corpus.frames_seen(at("b/upper/0")) == {0, 5, 10}
     assert corpus.with_embedding("face").tolist() == [at("a/face/0"), at("b/face/0"), at("b/face/1")]
 
 
@@ -78,7 +78,7 @@ def test_seconds_between_clips_of_one_source_and_none_between_two_sources():
         ClipTimes("d", "w", [0.0, 9.0]),
     ]
     footage = Footage(to_table(ClipTimes, takes))
-    shared_s, gap_s = footage.apart_s(np.array([0, 2, 0]), np.array([1, 0, 3]))
+    shared_s, gap_s = footage.overlap_and_gap_s(np.array([0, 2, 0]), np.array([1, 0, 3]))
     assert shared_s.tolist() == [pytest.approx(0.2), -2.0, -np.inf]
     assert gap_s.tolist() == [0.0, 2.0, np.inf]
 
@@ -91,7 +91,7 @@ def test_outfits_agree_if_two_tops_have_one_colour():
             top = look(f"{clip}/upper/{n}", "upper", f"{clip}/human/0")
             rows.append(replace(top, attributes=["yaw=1", f"colour={colour}"] if colour else ["yaw=1"]))
     corpus = assemble(tables(rows))
-    ids = [t.element_id for t in corpus.traits]
+    ids = [t.element_id for t in corpus.elements]
     a, b, c, d, e = (ids.index(f"{clip}/human/0") for clip in worn)
     assert corpus.outfits(np.array([a, a, b, a, e]), np.array([b, c, c, d, e])).tolist() == [1.0, 0.0, 1.0, 0.5, 1.0]
 

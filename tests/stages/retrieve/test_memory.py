@@ -13,8 +13,8 @@ from a2data.records import ClipThumbs, Element, Match
 from a2data.store.lookup import ELEMENT_TABLES
 from a2data.store.tables import Store
 from stages.retrieve.join import decode
-from stages.retrieve.judge import recorded
-from stages.retrieve.memory import hashed, updated
+from stages.retrieve.judge import floor_to_step
+from stages.retrieve.memory import hash_texts, update_neighbours
 from stages.retrieve.nearest import top_k_codes
 from stages.retrieve.stage import Retrieve
 
@@ -106,7 +106,7 @@ def test_a_stranger_leaves_every_part_as_it_is(tmp_path, monkeypatch):
         arrive(store, number)
     pair(store)
     before = stamps(store)
-    monkeypatch.setattr(Retrieve, "decide", None)  # fails if anything is judged
+    monkeypatch.setattr(Retrieve, "references_or_rejections", None)  # fails if anything is judged
     for name, record in {**dict.fromkeys(ELEMENT_TABLES, Element), "match": Match, "segment": ClipThumbs}.items():
         with store.create(name, record, 9) as part:  # a shard in which nothing was found
             part.commit()
@@ -132,10 +132,10 @@ def test_other_settings_make_everything_anew_and_a_damaged_memory_is_not_used(tm
 def test_neighbours_brought_up_to_date_are_those_of_a_new_search(before, after, k):
     x = np.stack([like(direction(n % 5), n, 0.8) for n in range(60)])
     clips = np.arange(60) // 2
-    element = hashed([str(n) for n in range(60)], x)
+    element = hash_texts([str(n) for n in range(60)], x)
     old, new = (np.array(sorted(rows), int) for rows in (before, after))
     lists = top_k_codes(x[old], x[old], k, clips[old], clips[old])
-    found = updated(element[new], x[new], clips[new], k, element[old], lists)
+    found = update_neighbours(element[new], x[new], clips[new], k, element[old], lists)
     expected = top_k_codes(x[new], x[new], k, clips[new], clips[new])
     assert decode(found)[1].tolist() == decode(expected)[1].tolist()
     assert found.tolist() == expected.tolist()
@@ -143,7 +143,7 @@ def test_neighbours_brought_up_to_date_are_those_of_a_new_search(before, after, 
 
 @given(st.floats(-2, 2), st.floats(-1, 1))
 def test_a_recorded_margin_is_on_the_same_side_of_its_limit_and_at_most_a_step_below(margin, low):
-    told = float(recorded(np.array(margin), low))
+    told = float(floor_to_step(np.array(margin), low))
     assert (told >= low) == (margin >= low)
     assert told <= margin + 1e-12
     assert margin - told < 0.01 + 1e-12
@@ -151,4 +151,4 @@ def test_a_recorded_margin_is_on_the_same_side_of_its_limit_and_at_most_a_step_b
 
 def test_a_margin_whose_fifth_decimal_moves_is_recorded_as_before():
     margin = np.array([0.05123, 0.31416, np.inf, -np.inf])
-    assert recorded(margin + 1e-5, 0.06).tolist() == recorded(margin, 0.06).tolist()
+    assert floor_to_step(margin + 1e-5, 0.06).tolist() == floor_to_step(margin, 0.06).tolist()

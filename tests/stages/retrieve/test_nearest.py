@@ -150,7 +150,7 @@ def test_tiles_of_any_size_find_the_same_to_the_last_digit(block, tile):
     x[300:320] = x[300]  # many of one picture: ties
     expected = by_float64(x, 9, groups)
     for spread in (map_serial, lambda *work: thread_task_map(3, *work)):
-        found = top_k(x, x, 9, groups, groups, block, tile=tile, spread=spread)
+        found = top_k(x, x, 9, groups, groups, block, tile=tile, task_map=spread)
         assert np.array_equal(found[0], expected[0])
         assert np.array_equal(found[1], expected[1])
 
@@ -171,7 +171,7 @@ def test_float32_is_never_off_by_more_than_is_allowed_for(d):
     plain = clustered(100, 2, d=d)
     for x in (plain, np.abs(plain)):
         exact = x.astype(np.float64) @ x.T.astype(np.float64)
-        assert np.all(np.abs(x @ x.T - exact) < join.slack(exact))
+        assert np.all(np.abs(x @ x.T - exact) < join.error_bound(exact))
 
 
 def test_a_tile_that_holds_nothing_is_refused():

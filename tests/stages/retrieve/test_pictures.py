@@ -5,7 +5,7 @@ import pytest
 
 from a2data.media import images
 from stages.retrieve import copies
-from stages.retrieve.pictures import SHAPE, Pictures, surroundings
+from stages.retrieve.pictures import PICTURE_DTYPE, Pictures, background_distances
 
 FRAME = (96, 128)
 
@@ -53,7 +53,7 @@ def parts(target, source, thumbs=THUMBS, kind="human"):
     rows = np.array([[ROWS.index(target.element_id)], [ROWS.index(source.element_id)]])
     found.spool(rows)
     found.read(rows)
-    return copies.Parts(0.4, *found.compare(*rows)[0], 12.0), asked
+    return copies.CopyDistances(0.4, *found.compare(*rows)[0], 12.0), asked
 
 
 def test_each_part_measures_its_own_difference():
@@ -93,11 +93,11 @@ def test_a_picture_is_read_once_and_kept_until_it_is_of_no_further_use():
 
 def test_surroundings_are_compared_where_neither_box_is():
     rng = np.random.default_rng(1)
-    shapes = np.zeros(4, SHAPE)
+    shapes = np.zeros(4, PICTURE_DTYPE)
     fractions = np.sort(rng.uniform(0, 1, (4, 2, 2)), axis=1).reshape(4, 4)
     shapes["box"], shapes["height"], shapes["width"] = fractions * 64, 64, 64
     shapes["thumb"] = rng.integers(0, 256, shapes["thumb"].shape)
-    found, free = surroundings(shapes, shapes), []
+    found, free = background_distances(shapes, shapes), []
     for x0, y0, x1, y1 in fractions:
         free.append(np.ones((18, 24), bool))
         free[-1][int(y0 * 18) : int(np.ceil(y1 * 18)), int(x0 * 24) : int(np.ceil(x1 * 24))] = False
@@ -107,4 +107,4 @@ def test_surroundings_are_compared_where_neither_box_is():
             assert found[i, j] == pytest.approx(np.sqrt(difference.mean()) if difference.size else 0.0)
     everywhere = shapes[:1].copy()
     everywhere["box"] = 0, 0, 64, 64
-    assert surroundings(everywhere, shapes).tolist() == [[0.0] * 4]
+    assert background_distances(everywhere, shapes).tolist() == [[0.0] * 4]

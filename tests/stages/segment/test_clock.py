@@ -33,7 +33,7 @@ def test_a_picture_that_stands_too_long_gets_no_more_ticks_and_ends_the_shot():
 
 @given(st.integers(2, 5000), st.integers(2, 5000), st.integers(100, 1080))
 def test_a_clip_fits_and_is_even_and_keeps_its_shape(width, height, short):
-    new_width, new_height = clock.fit(width, height, short)
+    new_width, new_height = clock.fit_size(width, height, short)
     assert new_width % 2 == new_height % 2 == 0
     assert min(new_width, new_height) <= max(short + 1, 2)
     scale = min(1, short / min(width, height))
@@ -72,17 +72,17 @@ def luma_with_bars(top: int, bottom: int, left: int = 0, right: int = 0) -> list
 
 
 def test_letterbox_and_pillarbox_bars_are_cut_off():
-    assert clock.without_bars(luma_with_bars(14, 14)) == (0, 16, 160, 104)
-    assert clock.without_bars(luma_with_bars(0, 0, 21, 20)) == (22, 0, 138, 120)
-    assert clock.without_bars(luma_with_bars(10, 10, 10, 10)) == (12, 12, 148, 108)
+    assert clock.crop_box(luma_with_bars(14, 14)) == (0, 16, 160, 104)
+    assert clock.crop_box(luma_with_bars(0, 0, 21, 20)) == (22, 0, 138, 120)
+    assert clock.crop_box(luma_with_bars(10, 10, 10, 10)) == (12, 12, 148, 108)
 
 
 def test_a_dark_floor_and_a_dark_picture_are_not_bars():
     whole = (0, 0, 160, 120)
-    assert clock.without_bars(luma_with_bars(0, 30)) == whole
-    assert clock.without_bars(luma_with_bars(50, 50)) == whole
-    assert clock.without_bars([np.full((120, 160), 16, np.uint8)]) == whole
-    assert clock.without_bars(luma_with_bars(0, 0)) == whole
+    assert clock.crop_box(luma_with_bars(0, 30)) == whole
+    assert clock.crop_box(luma_with_bars(50, 50)) == whole
+    assert clock.crop_box([np.full((120, 160), 16, np.uint8)]) == whole
+    assert clock.crop_box(luma_with_bars(0, 0)) == whole
 
 
 def test_measurements_of_pictures_that_are_known():

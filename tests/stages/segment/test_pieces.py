@@ -121,11 +121,11 @@ def test_a_video_whose_pieces_disagree_is_processed_as_a_whole(tmp_path, monkeyp
     def spread(work, things, tasks):
         for number, made in enumerate(map_serial(work, things, tasks)):
             changed = {**made.facts, "marks": {}} if number == 1 else made.facts
-            yield partial.Partial(changed, made.rows)
+            yield partial.PartialResult(changed, made.rows)
 
     whole = Reject("feed", "as a whole")
     monkeypatch.setattr(Segment, "clips", lambda *_: [whole])
-    assert list(STAGE.run(None, [source], spread=spread)) == [whole]
+    assert list(STAGE.run(None, [source], task_map=spread)) == [whole]
 
 
 def test_a_video_whose_packets_do_not_say_their_times_is_not_divided(tmp_path):
@@ -170,12 +170,12 @@ def test_a_killed_worker_costs_a_piece(store):
 
     killed = True
     with pytest.raises(KeyboardInterrupt):
-        run_job([STAGE], [None], store, (0,), spread=spread)
+        run_job([STAGE], [None], store, (0,), task_map=spread)
     assert store.footer("segment", 0) is None
     assert sum(name.endswith(partial.SUFFIX) for name in store.names("segment")) == 2
     killed = False
     done.clear()
-    run_job([STAGE], [None], store, (0,), spread=spread)
+    run_job([STAGE], [None], store, (0,), task_map=spread)
 
     assert len(done) == 1 + 2  # the piece that was left, and the shots across two borders
     assert store.names("segment") == ["00000.parquet"]
