@@ -406,7 +406,7 @@ class Reference:
     rules: list[Rule]
     component: str = ""
     """first video_id of the videos that identities link with this clip's; a split must not divide them"""
-    # components of copy_risk: distances of the reference from its target (stages.retrieve.copies.Parts); -1: not measured
+    # components of copy_risk: distances of the reference from its target (stages.retrieve.copies.CopyDistances); -1: not measured
     thumbnail_distance: float = -1.0
     """thumbnail distance of its frame to the clip's nearest; 0 equal, 1.4 unrelated"""
     pixel_distance: float = -1.0

@@ -22,7 +22,7 @@ from a2data.media import sound, video
 from a2data.records import Span
 from model_zoo import cards
 from model_zoo.mediapipe import mesh
-from stages.active_speaker import ActiveSpeaker, motion, openings, speakers, spoken
+from stages.active_speaker import ActiveSpeaker, motion, openings, speakers, speech_frames
 from stages.listen import Listen, mono, speech_spans
 
 RATE_HZ = 16_000
@@ -98,7 +98,7 @@ def voices(vad: Any) -> None:
             clean = at(spans, [voice(s.end_s - s.start_s, rng.choice([110, 150, 220]), seed) for s in spans])
             level = np.sqrt(np.square(clean[clean != 0]).mean()) * 10 ** (-snr_db / 20)
             noisy = clean + (level * rng.standard_normal(COUNT)).astype(np.float32)
-            tally = tally.plus(spoken(heard(vad, noisy), FRAMES, FPS), spoken(spans, FRAMES, FPS))
+            tally = tally.plus(speech_frames(heard(vad, noisy), FRAMES, FPS), speech_frames(spans, FRAMES, FPS))
         print(f"voice activity, vowels in white noise, {snr_db:2d} dB   {tally}")
     package = importlib.util.find_spec("gradio")
     if package is None or package.origin is None:
@@ -165,12 +165,12 @@ def faces(vad: Any) -> None:
         shown = np.stack([np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True)])
         frames = video.decode(video.encode(shown, FPS))
         mirrored = (2 * width - head[2], head[1], 2 * width - head[0], head[3])
-        found = speaking(model, stage, frames, [head, mirrored], spoken(heard(vad, sum(said)), FRAMES, FPS))
+        found = speaking(model, stage, frames, [head, mirrored], speech_frames(heard(vad, sum(said)), FRAMES, FPS))
         for face, mine in zip(found, spans, strict=False):
-            tally = tally.plus(face, spoken(mine, FRAMES, FPS))
+            tally = tally.plus(face, speech_frames(mine, FRAMES, FPS))
     print(f"active speaker, two drawn mouths               {tally}")
     corpus = Path(os.environ.get("A2DATA_CORPUS", "../shared/corpus"))
-    narrated = spoken([Span(0.5, 2.5), Span(3.2, 5.2)], FRAMES, FPS)
+    narrated = speech_frames([Span(0.5, 2.5), Span(3.2, 5.2)], FRAMES, FPS)
     given = total = 0
     detect = cards.load("dlib")
     for path in sorted((corpus / "video").glob(SILENT)):

@@ -54,22 +54,22 @@ class ActiveSpeaker(Stage):
         (film,), (sound,) = films, sounds
         if model is None or not sound.speech_spans or not faces:
             return
-        voice = spoken(sound.speech_spans, len(film.source_frames), film.fps)
+        voice = speech_frames(sound.speech_spans, len(film.source_frames), film.fps)
         motions = np.stack([motion(openings(model, film.frames, face), film.fps) for face in faces])
         speaks = speakers(motions, voice, self.min_motion, self.min_ratio, film.fps)
-        for face, moves, mine in zip(faces, motions, speaks, strict=True):
+        for face, face_motion, speaking in zip(faces, motions, speaks, strict=True):
             yield Speaker(
                 clip_id=film.clip_id,
                 element_id=face.element_id,
                 parent_id=face.parent_id,
-                speech=float(mine.sum() / voice.sum()) if voice.any() else 0.0,
-                speech_spans=spans(mine, film.fps),
-                mouth_motion=mean(moves[voice]),
-                mouth_motion_in_pauses=mean(moves[~voice]),
+                speech=float(speaking.sum() / voice.sum()) if voice.any() else 0.0,
+                speech_spans=spans(speaking, film.fps),
+                mouth_motion=mean(face_motion[voice]),
+                mouth_motion_in_pauses=mean(face_motion[~voice]),
             )
 
 
-def spoken(stretches: list[Span], count: int, fps: float) -> np.ndarray:
+def speech_frames(stretches: list[Span], count: int, fps: float) -> np.ndarray:
     """Return which frames, by their middle, are in a stretch of speech, (count,) bool."""
     middles = (np.arange(count) + 0.5) / fps
     return np.any([(s.start_s <= middles) & (middles < s.end_s) for s in stretches], axis=0)
@@ -77,33 +77,33 @@ def spoken(stretches: list[Span], count: int, fps: float) -> np.ndarray:
 
 def openings(model: MouthModel, frames: np.ndarray, face: Element) -> np.ndarray:
     """Return how far the mouth of a face is open in each frame, (t,); nan where it is not seen."""
-    found = np.full(len(frames), np.nan)
+    opening = np.full(len(frames), np.nan)
     boxes = np.array(face.seen_boxes)
     for n in range(face.seen_frames[0], face.seen_frames[-1] + 1):
         x0, y0, x1, y1 = (float(np.interp(n, face.seen_frames, side)) for side in boxes.T)
-        found[n] = model(frames[n], (x0, y0, x1, y1))
-    return found
+        opening[n] = model(frames[n], (x0, y0, x1, y1))
+    return opening
 
 
 def motion(opening: np.ndarray, fps: float) -> np.ndarray:
     """Return the standard deviation of an opening in the WINDOW_S around each frame, (t,); nan with too few looks."""
-    reach = max(1, round(WINDOW_S * fps / 2))
-    padded = np.pad(opening, reach, constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
-    enough = np.isfinite(windows).sum(axis=1) >= MIN_LOOKS
-    found = np.full(len(opening), np.nan)
-    found[enough] = np.nanstd(windows[enough], axis=1)
-    return found
+    half_window = max(1, round(WINDOW_S * fps / 2))
+    padded = np.pad(opening, half_window, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half_window + 1)
+    has_enough = np.isfinite(windows).sum(axis=1) >= MIN_LOOKS
+    deviation = np.full(len(opening), np.nan)
+    deviation[has_enough] = np.nanstd(windows[has_enough], axis=1)
+    return deviation
 
 
-def speakers(motions: np.ndarray, voice: np.ndarray, least: float, ratio: float, fps: float) -> np.ndarray:
+def speakers(motions: np.ndarray, voice: np.ndarray, min_motion: float, ratio: float, fps: float) -> np.ndarray:
     """Return in which frames each face speaks, (faces, t) bool. motions: (faces, t), nan where unknown. voice: (t,) bool."""
     known = np.nan_to_num(motions, nan=-1.0)
-    speaks = (known >= least) & (known == known.max(axis=0)) & voice
-    for face, moves in enumerate(motions):
-        pauses = moves[~voice & np.isfinite(moves)]
+    speaks = (known >= min_motion) & (known == known.max(axis=0)) & voice
+    for face, face_motion in enumerate(motions):
+        pauses = face_motion[~voice & np.isfinite(face_motion)]
         if len(pauses) >= MIN_PAUSE_S * fps and speaks[face].any():
-            speaks[face] &= moves[speaks[face]].mean() >= ratio * pauses.mean()
+            speaks[face] &= face_motion[speaks[face]].mean() >= ratio * pauses.mean()
     return speaks
 
 

@@ -239,7 +239,7 @@ def largest_rectangle_on_grid(free: np.ndarray, max_aspect: float, long_px: int 
 
 
 def largest_rectangle(free: np.ndarray, max_aspect: float = float("inf")) -> tuple[int, int, int, int]:
-    """Return x0, y0, x1, y1 (exclusive) of the rectangle of True in an (h, w) bool array that is largest after `with_aspect`.
+    """Return x0, y0, x1, y1 (exclusive) of the rectangle of True in an (h, w) bool array that is largest after `limit_aspect`.
 
     On a tie, the first by its last row, then by its right edge; zeros if nothing is True. O(h w): for each row the rectangles
     under the histogram of heights above it, with a stack (Vandevoorde 1998, "The Maximal Rectangle Problem", Dr. Dobb's Journal).

@@ -65,20 +65,22 @@ class Curate(Stage):
         matches: pa.Table,
         earlier: Earlier | None = None,
     ) -> Iterator[Kept | Reject]:
-        dropping = flags_of(self.drop_captions)
+        flags = parse_flags(self.drop_captions)
         dropped = {
             clip_id: Reject(clip_id, "semantic duplicate", f"cosine {cosine:.3f} with {first}")
             for clip_id, (first, cosine) in self.duplicates(embedded, earlier).items()
         }
-        if dropping:
+        if flags:
             prompts = dict(zip(captions["clip_id"].to_pylist(), captions["prompt"].to_pylist(), strict=True))
-            left = {clip_id: prompt for clip_id, prompt in prompts.items() if clip_id not in dropped}
-            found = caption_flags.flags(left, self.min_caption_words, self.max_caption_words)
-            named = set(pc.unique(matches["clip_id"]).to_pylist())
-            found["names nothing"] = dict.fromkeys(left.keys() - named, "none of its phrases has an element")
-            for flag in dropping:
-                for clip_id, why in found.get(flag, {}).items():
-                    dropped.setdefault(clip_id, Reject(clip_id, f"caption {flag}", why))
+            remaining = {clip_id: prompt for clip_id, prompt in prompts.items() if clip_id not in dropped}
+            flagged = caption_flags.flags(remaining, self.min_caption_words, self.max_caption_words)
+            matched_clips = set(pc.unique(matches["clip_id"]).to_pylist())
+            flagged["names nothing"] = dict.fromkeys(
+                remaining.keys() - matched_clips, "none of its phrases has an element"
+            )
+            for flag in flags:
+                for clip_id, detail in flagged.get(flag, {}).items():
+                    dropped.setdefault(clip_id, Reject(clip_id, f"caption {flag}", detail))
         for clip_id, video_id in zip(kept["clip_id"].to_pylist(), kept["video_id"].to_pylist(), strict=True):
             yield dropped.get(clip_id) or Kept(clip_id, video_id)
 
@@ -87,28 +89,34 @@ class Curate(Stage):
         if not len(embedded):
             return {}
         ids, vectors = embedded["clip_id"].to_pylist(), matrix(embedded)
-        marks = [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in vectors]
+        hashes = [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in vectors]
         key = f"{self.duplicate_similarity}"
         old = {name: earlier.load(name, key) if earlier else None for name in ("clips", "pairs")}
-        place, pairs, new = {clip_id: n for n, clip_id in enumerate(ids)}, list[pa.Table](), np.ones(len(ids), bool)
+        index_of, pairs, new = {clip_id: n for n, clip_id in enumerate(ids)}, list[pa.Table](), np.ones(len(ids), bool)
         if old["clips"] is not None and old["pairs"] is not None:
-            before = zip(*(old["clips"][name].to_pylist() for name in ("clip_id", "mark")), strict=True)
-            known = [clip_id for clip_id, mark in before if clip_id in place and marks[place[clip_id]] == mark]
-            new[[place[clip_id] for clip_id in known]] = False
-            value_set = pa.array(known, pa.string())
-            both = [pc.is_in(old["pairs"][side], value_set) for side in ("a", "b")]
-            pairs.append(old["pairs"].filter(pc.and_(*both)))
+            earlier_clips = zip(*(old["clips"][name].to_pylist() for name in ("clip_id", "mark")), strict=True)
+            unchanged = [
+                clip_id
+                for clip_id, content_hash in earlier_clips
+                if clip_id in index_of and hashes[index_of[clip_id]] == content_hash
+            ]
+            new[[index_of[clip_id] for clip_id in unchanged]] = False
+            value_set = pa.array(unchanged, pa.string())
+            both_unchanged = [pc.is_in(old["pairs"][side], value_set) for side in ("a", "b")]
+            pairs.append(old["pairs"].filter(pc.and_(*both_unchanged)))
         names = pa.array(ids, pa.string())
-        for a, b, cosine in similar(vectors, np.flatnonzero(new), self.duplicate_similarity):
+        for a, b, cosine in similar_pairs(vectors, np.flatnonzero(new), self.duplicate_similarity):
             pairs.append(pa.table({"a": names.take(a), "b": names.take(b), "cosine": cosine}))
-        found = pa.concat_tables(pairs) if pairs else pa.table({"a": names[:0], "b": names[:0], "cosine": np.zeros(0)})
+        all_pairs = (
+            pa.concat_tables(pairs) if pairs else pa.table({"a": names[:0], "b": names[:0], "cosine": np.zeros(0)})
+        )
         if earlier:
-            earlier.save("clips", pa.table({"clip_id": names, "mark": marks}), key)
-            earlier.save("pairs", found, key)
-        return keep_first(found)
+            earlier.save("clips", pa.table({"clip_id": names, "mark": hashes}), key)
+            earlier.save("pairs", all_pairs, key)
+        return keep_first(all_pairs)
 
 
-def flags_of(text: str) -> list[str]:
+def parse_flags(text: str) -> list[str]:
     """Parse "too short|repeated". Raises ValueError for an unknown flag."""
     flags = [flag.strip() for flag in text.split("|") if flag.strip()]
     if unknown := sorted({*flags} - {*caption_flags.FLAGS}):
@@ -125,8 +133,10 @@ def matrix(embedded: pa.Table) -> np.ndarray:
     return pc.list_flatten(embedded["embedding"]).combine_chunks().to_numpy().reshape(len(embedded), -1)
 
 
-def similar(vectors: np.ndarray, new: np.ndarray, least: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (a, b, cosine) of the pairs of which at least one is new and whose cosine is at least `least`, each once.
+def similar_pairs(
+    vectors: np.ndarray, new: np.ndarray, min_cosine: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (a, b, cosine) of the pairs of which at least one is new and whose cosine is at least `min_cosine`, each once.
 
     Cosines are rounded to 5 decimals, since their last digits depend on the block in which they are computed.
     """
@@ -136,11 +146,11 @@ def similar(vectors: np.ndarray, new: np.ndarray, least: float) -> Iterator[tupl
         rows = new[first : first + BLOCK]
         for begin in range(0, len(vectors), BLOCK):
             cosine = np.round(vectors[rows] @ vectors[begin : begin + BLOCK].T, 5)
-            i, j = np.nonzero(cosine >= least)
+            i, j = np.nonzero(cosine >= min_cosine)
             a, b = rows[i], j + begin
-            once = (a < b) | ((a > b) & ~is_new[b])
-            if once.any():
-                yield a[once], b[once], cosine[i, j][once].astype(np.float64)
+            first_time = (a < b) | ((a > b) & ~is_new[b])
+            if first_time.any():
+                yield a[first_time], b[first_time], cosine[i, j][first_time].astype(np.float64)
 
 
 def keep_first(pairs: pa.Table) -> dict[str, tuple[str, float]]:
@@ -151,10 +161,10 @@ def keep_first(pairs: pa.Table) -> dict[str, tuple[str, float]]:
     earlier_of: dict[str, list[tuple[float, str]]] = {}
     for a, b, cosine in zip(*(pairs[name].to_pylist() for name in ("a", "b", "cosine")), strict=True):
         earlier_of.setdefault(max(a, b), []).append((-cosine, min(a, b)))
-    out: dict[str, tuple[str, float]] = {}
+    dropped: dict[str, tuple[str, float]] = {}
     for clip_id in sorted(earlier_of):
-        near = [(cosine, other) for cosine, other in earlier_of[clip_id] if other not in out]
-        if near:
-            cosine, other = min(near)
-            out[clip_id] = other, -cosine
-    return out
+        kept_neighbours = [(cosine, other) for cosine, other in earlier_of[clip_id] if other not in dropped]
+        if kept_neighbours:
+            cosine, other = min(kept_neighbours)
+            dropped[clip_id] = other, -cosine
+    return dropped

@@ -55,28 +55,28 @@ class Ingest(Stage):
         self, model: None, manifest: list[Source], source_file: SourceFile = open_in_place
     ) -> Iterator[Video | Reject]:
         for source in manifest:
-            reject = unwanted(self, source)
+            reject = reject_by_manifest(self, source)
             if reject:
                 yield reject
                 continue
             if source.unreadable:
                 raise ValueError(f"{source.path}: {source.unreadable}")
-            if changed(source):
+            if has_changed(source):
                 raise ValueError(f"{source.path} has changed since it was listed: `a2data run` adds it as a new video")
             try:
-                facts = video.probe(source.path, self.limits(), source_file(source.video_id, source.path))
+                probed = video.probe(source.path, self.limits(), source_file(source.video_id, source.path))
             except LimitError as error:
                 yield Reject(source.video_id, error.reason, error.detail)
                 continue
-            described = {name: value for name, value in facts._asdict().items() if name != "frames"}
-            yield misfit(self, source, facts) or Video(
+            properties = {name: value for name, value in probed._asdict().items() if name != "frames"}
+            yield reject_by_properties(self, source, probed) or Video(
                 video_id=source.video_id,
                 path=source.path,
                 license=source.license,
                 source=source.source,
                 label=source.label,
                 refused=source.refused,
-                **described,
+                **properties,
             )
 
     def limits(self) -> Limits:
@@ -85,12 +85,12 @@ class Ingest(Stage):
         )
 
 
-def changed(source: Source) -> bool:
+def has_changed(source: Source) -> bool:
     """Return whether a local file's size changed since its bytes were hashed, so that its video_id is wrong."""
     return os.path.exists(source.path) and os.path.getsize(source.path) != source.bytes
 
 
-def unwanted(settings: Ingest, source: Source) -> Reject | None:
+def reject_by_manifest(settings: Ingest, source: Source) -> Reject | None:
     """Return the rejection that follows from the manifest alone, or None."""
     if source.duplicate_of:
         return Reject(source.video_id, "duplicate", f"same bytes as {source.duplicate_of}")
@@ -103,20 +103,20 @@ def unwanted(settings: Ingest, source: Source) -> Reject | None:
         ("source", source.source, settings.sources),
         ("license", source.license, settings.licenses),
     ):
-        wanted = [name.strip() for name in allowed.split(",") if name.strip()]
-        if wanted and value not in wanted:
-            return Reject(source.video_id, reason, f"{reason} {value!r} is not one of {', '.join(wanted)}")
+        accepted = [name.strip() for name in allowed.split(",") if name.strip()]
+        if accepted and value not in accepted:
+            return Reject(source.video_id, reason, f"{reason} {value!r} is not one of {', '.join(accepted)}")
     return None
 
 
-def misfit(settings: Ingest, source: Source, facts: video.Probe) -> Reject | None:
+def reject_by_properties(settings: Ingest, source: Source, probed: video.Probe) -> Reject | None:
     """Return the rejection of a video by its properties, or None."""
-    short_side, duration = min(facts.width, facts.height), facts.duration_s
+    short_side, duration = min(probed.width, probed.height), probed.duration_s
     rules: Iterable[tuple[bool, str, str]] = (
         (
             short_side < settings.min_short_side_px,
             "too small",
-            f"{facts.width} x {facts.height}: the short side is under {settings.min_short_side_px} px",
+            f"{probed.width} x {probed.height}: the short side is under {settings.min_short_side_px} px",
         ),
         (
             0 < duration < settings.min_duration_s,
@@ -124,12 +124,12 @@ def misfit(settings: Ingest, source: Source, facts: video.Probe) -> Reject | Non
             f"{duration:.3g} s is under {settings.min_duration_s:g} s",
         ),
         (duration > settings.max_duration_s, "too long", f"{duration:.6g} s is over {settings.max_duration_s:g} s"),
-        (facts.fps < settings.min_fps, "too few fps", f"{facts.fps:.3g} fps is under {settings.min_fps:g}"),
-        (facts.fps > settings.max_fps, "too many fps", f"{facts.fps:.6g} fps is over {settings.max_fps:g}"),
+        (probed.fps < settings.min_fps, "too few fps", f"{probed.fps:.3g} fps is under {settings.min_fps:g}"),
+        (probed.fps > settings.max_fps, "too many fps", f"{probed.fps:.6g} fps is over {settings.max_fps:g}"),
         (
-            facts.frames > settings.max_source_frames,
+            probed.frames > settings.max_source_frames,
             "too many frames",
-            f"{facts.frames} frames are over {settings.max_source_frames}",
+            f"{probed.frames} frames are over {settings.max_source_frames}",
         ),
     )
     return next((Reject(source.video_id, reason, detail) for broken, reason, detail in rules if broken), None)

@@ -63,20 +63,20 @@ class Listen(Stage):
     def run(self, models: Models, films: list[ClipVideo]) -> Iterator[Sound]:
         for film in films:
             length_s = len(film.source_frames) / film.fps
-            heard = sound.of_clip(film.video, RATE_HZ, 0.0, length_s)
-            if heard.problem:
-                raise ValueError(f"the sound of the clip itself is damaged: {heard.problem}")
-            yield self.measured(film, heard.samples, length_s, models)
+            clip_sound = sound.of_clip(film.video, RATE_HZ, 0.0, length_s)
+            if clip_sound.problem:
+                raise ValueError(f"the sound of the clip itself is damaged: {clip_sound.problem}")
+            yield self.measure(film, clip_sound.samples, length_s, models)
 
-    def measured(self, film: ClipVideo, samples: np.ndarray | None, length_s: float, models: Models) -> Sound:
+    def measure(self, film: ClipVideo, samples: np.ndarray | None, length_s: float, models: Models) -> Sound:
         spans: list[Span] = []
         transcript = ""
-        low = sound.of_clip(film.video, VAD_HZ, 0.0, length_s).samples if any(models) else None
-        if models.vad and low is not None:
-            chances = models.vad(mono(low))
-            spans = speech_spans(chances, length_s, self.speech_threshold, self.min_speech_s, self.min_pause_s)
-        if models.asr and low is not None and (spans or not models.vad):
-            transcript = models.asr(mono(low))
+        low_rate = sound.of_clip(film.video, VAD_HZ, 0.0, length_s).samples if any(models) else None
+        if models.vad and low_rate is not None:
+            probabilities = models.vad(mono(low_rate))
+            spans = speech_spans(probabilities, length_s, self.speech_threshold, self.min_speech_s, self.min_pause_s)
+        if models.asr and low_rate is not None and (spans or not models.vad):
+            transcript = models.asr(mono(low_rate))
         return Sound(
             clip_id=film.clip_id,
             duration_s=0.0 if samples is None else length_s,
@@ -123,12 +123,12 @@ def loudness(samples: np.ndarray) -> float:
     frame.sample_rate, frame.pts = RATE_HZ, 0
     graph.push(frame)
     graph.push(None)
-    found = GATE_LUFS
+    lufs = GATE_LUFS
     while True:
         try:
-            found = float(graph.pull().metadata.get("lavfi.r128.I", found))
+            lufs = float(graph.pull().metadata.get("lavfi.r128.I", lufs))
         except (av.error.BlockingIOError, av.error.EOFError):
-            return max(GATE_LUFS, found) if math.isfinite(found) else GATE_LUFS
+            return max(GATE_LUFS, lufs) if math.isfinite(lufs) else GATE_LUFS
 
 
 def speech_spans(

@@ -69,20 +69,20 @@ class Film:
     def marks(self) -> list[overlays.Mark]:
         """Return the marks of the video."""
         step = -(-len(self.clips) // (4 * overlays.MAX_PICTURES))
-        chosen = scenes(self.clips[::step])
-        found = []
-        for clip, pairs in groupby(chosen, key=lambda pair: pair[0]):
+        pictures = scenes(self.clips[::step])
+        gradients = []
+        for clip, pairs in groupby(pictures, key=lambda pair: pair[0]):
             try:
-                found += self.gradients(clip, [frame for _, frame in pairs])
+                gradients += self.gradients(clip, [frame for _, frame in pairs])
             except (av.error.FFmpegError, ValueError):  # reported when the clip is scored
                 continue
-        return overlays.marks(found)
+        return overlays.marks(gradients)
 
     def covered(self, clip: Framed, marks: list[overlays.Mark]) -> float:
         """Return the fraction of a clip's picture under the marks that its first frame shows."""
         (first,) = self.gradients(clip, [0])
-        there = [mark.area for mark in marks if overlays.correlation(mark, first) >= overlays.MIN_KNOWN_CORRELATION]
-        return float(np.any(there, axis=0)[self.window(clip)].mean()) if there else 0.0
+        areas = [mark.area for mark in marks if overlays.correlation(mark, first) >= overlays.MIN_KNOWN_CORRELATION]
+        return float(np.any(areas, axis=0)[self.window(clip)].mean()) if areas else 0.0
 
     def window(self, clip: Framed) -> tuple[slice, slice]:
         """Return the part of the grid that a clip shows."""
@@ -92,24 +92,24 @@ class Film:
     def gradients(self, clip: Framed, numbers: list[int]) -> list[np.ndarray]:
         """Return the gradients of frames of a clip on the grid, (h, w, 2) float32; zero outside the clip's window."""
         row = self.lookup("segment", self.shard, "clip_id", [clip.clip_id])[clip.clip_id]
-        out = []
+        gradients = []
         for grey in greys(row.video, numbers):
-            place = np.zeros((*self.shape, 2), np.float32)
-            part = place[self.window(clip)]
-            part[:] = overlays.gradient(cv2.resize(grey, part.shape[1::-1], interpolation=cv2.INTER_AREA))
-            out.append(place)
-        return out
+            gradient = np.zeros((*self.shape, 2), np.float32)
+            window = gradient[self.window(clip)]
+            window[:] = overlays.gradient(cv2.resize(grey, window.shape[1::-1], interpolation=cv2.INTER_AREA))
+            gradients.append(gradient)
+        return gradients
 
 
 def scenes(clips: Sequence[C]) -> list[tuple[C, int]]:
     """Return (clip, frame) of the pictures of different scenes in which marks are searched; none if there are too few."""
-    places, thumbs = list[tuple[C, int]](), list[np.ndarray]()
+    candidates, thumbs = list[tuple[C, int]](), list[np.ndarray]()
     for clip in clips:
-        mine = images.thumbs(clip.thumbnails)
-        for frame in sorted({0, len(mine) // 2, len(mine) - 1}):
-            places.append((clip, frame))
-            thumbs.append(mine[frame])
-    chosen = [places[n] for n in overlays.different(np.stack(thumbs))]
+        clip_thumbs = images.thumbs(clip.thumbnails)
+        for frame in sorted({0, len(clip_thumbs) // 2, len(clip_thumbs) - 1}):
+            candidates.append((clip, frame))
+            thumbs.append(clip_thumbs[frame])
+    chosen = [candidates[n] for n in overlays.different(np.stack(thumbs))]
     return chosen if len(chosen) >= overlays.MIN_PICTURES else []
 
 

@@ -179,10 +179,10 @@ def agreement(subject: Subject, element: MeasuredElement) -> float:
         values["label"] = same_label(parsed.noun, element.label)
         if parsed.colours:
             values["colour"] = float(
-                np.mean([max(colours.alike(c, d) for d in element.colours) for c in parsed.colours])
+                np.mean([max(colours.name_similarity(c, d) for d in element.colours) for c in parsed.colours])
             )
     clothes_agreement = [
-        colours.alike(g.colour, element.clothes[g.kind])
+        colours.name_similarity(g.colour, element.clothes[g.kind])
         for g in parsed.garments
         if g.colour and g.kind in element.clothes
     ]
@@ -261,7 +261,7 @@ def match_environment(caption: Caption, backgrounds: Sequence[Element], min_simi
     scores = []
     for element in backgrounds:
         measured = scenery.background_colours(picture(element), [])
-        agreement = [max((colours.alike(w, f) for f in measured), default=0.0) for w in named_colours]
+        agreement = [max((colours.name_similarity(w, f) for f in measured), default=0.0) for w in named_colours]
         values = {"type": 1.0} | ({"colour": float(np.mean(agreement))} if agreement else {})
         scores.append(sum(WEIGHTS[k] * v for k, v in values.items()) / sum(WEIGHTS[k] for k in values))
     best = int(np.argmax(scores))

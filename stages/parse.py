@@ -82,13 +82,13 @@ class Parse(Stage):
         for number, person in enumerate(e for e in elements if e.kind == "human"):
             for kind, mask in self.parts(parse, film, person, faces):
                 key = f"{film.clip_id}/{kind}/{number}"
-                if too_small := self.too_small(mask, person):
-                    yield Reject(key, "part too small", too_small)
-                elif reject_reason := self.reject_reason(kind, mask, self.head(person, faces)):
-                    yield Reject(key, "part misshapen", reject_reason)
+                if size_problem := self.too_small(mask, person):
+                    yield Reject(key, "part too small", size_problem)
+                elif shape_problem := self.reject_reason(kind, mask, self.head(person, faces)):
+                    yield Reject(key, "part misshapen", shape_problem)
                 else:
                     parts.append(self.element(key, kind, film, person, mask))
-        yield from embedded(parts, embed)
+        yield from with_embeddings(parts, embed)
 
     def parts(
         self, parse: Any, film: ClipVideo, person: Element, faces: list[Element]
@@ -99,12 +99,12 @@ class Parse(Stage):
         head = self.head(person, faces)
         if head is not None:
             head = (head[0] - x0, head[1] - y0, head[2] - x0, head[3] - y0)
-        found = parse(frame[y0:y1, x0:x1], mask[y0:y1, x0:x1], head)
+        part_masks = parse(frame[y0:y1, x0:x1], mask[y0:y1, x0:x1], head)
         for kind in WORDS:
-            if kind in found:
-                whole = np.zeros_like(mask)
-                whole[y0:y1, x0:x1] = found[kind]
-                yield kind, whole & mask
+            if kind in part_masks:
+                frame_mask = np.zeros_like(mask)
+                frame_mask[y0:y1, x0:x1] = part_masks[kind]
+                yield kind, frame_mask & mask
 
     def head(self, person: Element, faces: list[Element]) -> Box | None:
         """Return the box of a person's head in their best frame; None if no face of theirs was seen near it."""
@@ -113,20 +113,20 @@ class Parse(Stage):
 
     def too_small(self, mask: np.ndarray, person: Element) -> str:
         """Return the size limit that a part fails, as text; "" if it is large enough."""
-        area, whole = int(mask.sum()), int(from_rle(person.mask).sum())
-        if area < self.min_part_px:
-            return f"{area} pixels, wanted {self.min_part_px}"
-        if area < self.min_part_share * whole:
-            return f"{area / whole:.2%} of the person, wanted {self.min_part_share:.2%}"
+        part_px, person_px = int(mask.sum()), int(from_rle(person.mask).sum())
+        if part_px < self.min_part_px:
+            return f"{part_px} pixels, wanted {self.min_part_px}"
+        if part_px < self.min_part_share * person_px:
+            return f"{part_px / person_px:.2%} of the person, wanted {self.min_part_share:.2%}"
         return ""
 
     def reject_reason(self, kind: str, mask: np.ndarray, head: Box | None) -> str:
         """Return the reason to reject a part's mask, or ""."""
         garment = kind in ("upper", "lower")
-        least = self.min_garment_filled if garment else self.min_filled
-        limits = [("solid", solid(mask), self.min_solid), ("filled", filled(mask), least)]
+        min_fill = self.min_garment_filled if garment else self.min_filled
+        limits = [("solid", opening_ratio(mask), self.min_solid), ("filled", fill_ratio(mask), min_fill)]
         if garment:
-            limits.append(("share of its hull", hull_share(mask), self.min_hull))
+            limits.append(("share of its hull", hull_ratio(mask), self.min_hull))
         if kind == "hair" and head is not None:
             x0, _, x1, _ = bounds(mask)
             limits.append(("span of the head", (x1 - x0) / (head[2] - head[0]), self.min_hair_span))
@@ -138,7 +138,7 @@ class Parse(Stage):
         box = bounds(mask)
         cut = cut_out(frame, mask, box)
         image = to_png(cut)
-        colour = shade(frame[mask]) if kind == "hair" else colours.name_in(frame, mask)
+        colour = hair_colour(frame[mask]) if kind == "hair" else colours.name_in(frame, mask)
         return Element(
             clip_id=film.clip_id,
             element_id=key,
@@ -162,7 +162,7 @@ class Parse(Stage):
         )
 
 
-def solid(mask: np.ndarray) -> float:
+def opening_ratio(mask: np.ndarray) -> float:
     """Return the fraction of a mask that survives an opening by a disk an eighth as wide as the square root of its area.
 
     It is low for ragged masks, slivers and rims.
@@ -175,33 +175,33 @@ def solid(mask: np.ndarray) -> float:
     return float(opened.sum() / mask.sum())
 
 
-def filled(mask: np.ndarray) -> float:
+def fill_ratio(mask: np.ndarray) -> float:
     """Return a mask's pixels as a fraction of the area within its outer outlines."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    whole = cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED)
-    return float(mask.sum() / whole.sum())
+    filled = cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED)
+    return float(mask.sum() / filled.sum())
 
 
-def hull_share(mask: np.ndarray) -> float:
+def hull_ratio(mask: np.ndarray) -> float:
     """Return a mask's pixels as a fraction of its convex hull."""
     points = np.argwhere(mask)[:, ::-1].astype(np.int32)
     hull = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(points), 1)
     return float(mask.sum() / hull.sum())
 
 
-def shade(pixels: np.ndarray) -> str:
+def hair_colour(pixels: np.ndarray) -> str:
     """Return the colour of hair, (n, 3) uint8 RGB: its name if it has one, else "dark", "fair", or "" in between.
 
     In bluish light, brown and blond are both grey; only their lightness (CIE L*) differs.
     """
-    named = colours.name(pixels)
-    if named not in ("grey", "black", "white"):
-        return named
+    name = colours.name(pixels)
+    if name not in ("grey", "black", "white"):
+        return name
     lightness = np.median(cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 0])
     return "dark" if lightness < 43 else "fair" if lightness > 58 else ""
 
 
-def embedded(parts: list[Element], embed: Any) -> list[Element]:
+def with_embeddings(parts: list[Element], embed: Any) -> list[Element]:
     """Return the parts with their embeddings, computed in one call."""
     if not parts:
         return []

@@ -96,11 +96,11 @@ class Select(Stage):
         sounds: list[Sound],
     ) -> Iterator[Any]:
         for clip in clips:
-            mine = {s.metric: s.value for s in (*scores, *logos) if s.clip_id == clip.clip_id}
+            clip_scores = {s.metric: s.value for s in (*scores, *logos) if s.clip_id == clip.clip_id}
             for sound in sounds:
-                mine |= sound.scores() if sound.clip_id == clip.clip_id else {}
+                clip_scores |= sound.scores() if sound.clip_id == clip.clip_id else {}
             try:
-                failed = [rule for rule in judge(mine, self) if not rule.passed]
+                failed = [rule for rule in apply_thresholds(clip_scores, self) if not rule.passed]
             except KeyError as missing:
                 raise ValueError(_unmeasured(clip.clip_id, missing.args[0])) from missing
             if failed:
@@ -110,12 +110,12 @@ class Select(Stage):
 
 
 def _unmeasured(clip_id: str, metric: str) -> str:
-    how = f" (--set {MEASURED_BY[metric]})" if metric in MEASURED_BY else ""
+    setting = f" (--set {MEASURED_BY[metric]})" if metric in MEASURED_BY else ""
     stage = "listen" if metric in SOUND else "score"
-    return f"clip {clip_id} has no score {metric!r}: let the {stage} stage measure it{how}, or open the threshold (inf)"
+    return f"clip {clip_id} has no score {metric!r}: let the {stage} stage measure it{setting}, or open the threshold (inf)"
 
 
-def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
+def apply_thresholds(scores: dict[str, float], settings: Select) -> list[Rule]:
     """Return the enabled rules with their results, in the order in which they are checked.
 
     A metric whose thresholds are all infinite is not checked. Raises KeyError for a metric that is checked but was not measured.
@@ -141,5 +141,5 @@ def judge(scores: dict[str, float], settings: Select) -> list[Rule]:
         "silence": (-inf, settings.max_silence),
         "speech": (settings.min_speech, settings.max_speech),
     }
-    asked = {metric: sides for metric, sides in bounds.items() if sides != (-inf, inf)}
-    return [Rule(metric, scores[metric], low, high) for metric, (low, high) in asked.items()]
+    enabled = {metric: interval for metric, interval in bounds.items() if interval != (-inf, inf)}
+    return [Rule(metric, scores[metric], low, high) for metric, (low, high) in enabled.items()]

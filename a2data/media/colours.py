@@ -78,7 +78,7 @@ def name(pixels: np.ndarray) -> str:
     return NAMES[int(names(dominant(pixels)[None])[0])]
 
 
-def share(pixels: np.ndarray, name: str) -> float:
+def fraction_of(pixels: np.ndarray, name: str) -> float:
     """Return the fraction of (n, 3) uint8 RGB pixels with this colour name, 0 to 1. Raises ValueError without pixels."""
     if len(pixels) == 0:
         raise ValueError("pixels is empty: the fraction of a colour is undefined")
@@ -90,7 +90,7 @@ def is_certain(pixels: np.ndarray, name: str) -> bool:
 
     Most of them must, and a light grey may be white in shade, a dark grey black in bright light (GREY, in CIE L*).
     """
-    if share(pixels, name) < MOST:
+    if fraction_of(pixels, name) < MOST:
         return False
     light = cv2.cvtColor(dominant(pixels)[None, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0, 0, 0]
     return name != "grey" or bool(GREY[0] <= light <= GREY[1])
@@ -101,8 +101,8 @@ def name_in(picture: np.ndarray, mask: np.ndarray) -> str:
 
     The rim of the mask, which is mixed with the background, is excluded if enough of the mask remains.
     """
-    reach = max(1, round(float(np.sqrt(mask.sum())) / 25))
-    core = cv2.erode(mask.astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8)) > 0
+    rim = max(1, round(float(np.sqrt(mask.sum())) / 25))
+    core = cv2.erode(mask.astype(np.uint8), np.ones((2 * rim + 1,) * 2, np.uint8)) > 0
     return name(picture[core if core.sum() >= 0.2 * mask.sum() else mask])
 
 
@@ -114,27 +114,27 @@ def dominant(pixels: np.ndarray) -> np.ndarray:
     """
     if len(pixels) == 0:
         raise ValueError("pixels is empty: the dominant colour is undefined")
-    some = np.ascontiguousarray(pixels[:: -(-len(pixels) // _ENOUGH)], np.uint8)
-    lab = cv2.cvtColor(some[:, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0] * np.array(
+    sampled = np.ascontiguousarray(pixels[:: -(-len(pixels) // _ENOUGH)], np.uint8)
+    lab = cv2.cvtColor(sampled[:, None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0] * np.array(
         [0.5, 1, 1], np.float32
     )
     bins, counts = np.unique(np.floor(lab / _BIN), axis=0, return_counts=True)
     middle = (bins[counts.argmax()] + 0.5) * _BIN
     for _ in range(5):
-        near = ((lab - middle) ** 2).sum(1) <= _NEAR**2
-        middle = lab[near].mean(0)
-    return np.median(some[near], axis=0).astype(np.uint8)
+        in_range = ((lab - middle) ** 2).sum(1) <= _NEAR**2
+        middle = lab[in_range].mean(0)
+    return np.median(sampled[in_range], axis=0).astype(np.uint8)
 
 
-def alike(a: str, b: str) -> float:
+def name_similarity(a: str, b: str) -> float:
     """Return 1 for the same name, 0.5 for neighbours, between which people draw the line differently, and 0 otherwise."""
     return 1.0 if a == b else 0.5 if frozenset((a, b)) in NEIGHBOURS else 0.0
 
 
-def opposed(a: str, b: str) -> bool:
+def incompatible(a: str, b: str) -> bool:
     """Return whether two names ("" for unknown) cannot belong to one object in different light: distinct, non-adjacent hues.
 
     Black, grey, white, brown and beige do not count as hues here, since light and shade turn many colours into one of them.
     """
     hues = {name for _, name in _HUES}
-    return a in hues and b in hues and alike(a, b) == 0
+    return a in hues and b in hues and name_similarity(a, b) == 0

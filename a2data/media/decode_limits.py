@@ -47,7 +47,7 @@ class LimitError(ValueError):
         self.reason, self.detail = reason, detail
 
 
-def coded_size(path: str, width: int, height: int, limits: Limits) -> None:
+def check_coded_size(path: str, width: int, height: int, limits: Limits) -> None:
     """Raise LimitError if a side of a decoded picture is too long."""
     if max(width, height) > limits.max_side_px:
         raise LimitError(
@@ -55,7 +55,7 @@ def coded_size(path: str, width: int, height: int, limits: Limits) -> None:
         )
 
 
-def shown_size(path: str, width: int, height: int, pixel_aspect: float, limits: Limits) -> None:
+def check_displayed_size(path: str, width: int, height: int, pixel_aspect: float, limits: Limits) -> None:
     """Raise LimitError for an implausible shape, which scaling to a short side makes huge. width, height: displayed."""
     if not 1 / limits.max_pixel_aspect <= pixel_aspect <= limits.max_pixel_aspect:
         allowed = f"allowed 1:{limits.max_pixel_aspect:g} to {limits.max_pixel_aspect:g}:1"

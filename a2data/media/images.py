@@ -180,19 +180,19 @@ def png_pixels(data: bytes) -> bytes:
 
     Raises ValueError if it is truncated or a checksum is wrong.
     """
-    kept, at = [PNG], 8
-    while at < len(data):
-        size, kind = struct.unpack_from(">I4s", data, at) if at + 8 <= len(data) else (0, b"")
-        end = at + 12 + size
+    chunks, offset = [PNG], 8
+    while offset < len(data):
+        size, kind = struct.unpack_from(">I4s", data, offset) if offset + 8 <= len(data) else (0, b"")
+        end = offset + 12 + size
         if end > len(data):
             break
         if kind in PNG_PIXELS:
-            if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-                raise ValueError(f"a PNG with a damaged chunk {kind.decode()} at byte {at}")
-            kept.append(data[at:end])
+            if zlib.crc32(data[offset + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+                raise ValueError(f"a PNG with a damaged chunk {kind.decode()} at byte {offset}")
+            chunks.append(data[offset:end])
         if kind == b"IEND":
-            return b"".join(kept)
-        at = end
+            return b"".join(chunks)
+        offset = end
     raise ValueError(f"a PNG that is truncated at byte {len(data)}")
 
 
@@ -218,5 +218,5 @@ def iou(a: Box, b: Box) -> float:
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return 0.0
-    both = width * height
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+    intersection = width * height
+    return intersection / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection)

@@ -139,25 +139,25 @@ def with_sound(mp4: bytes, samples: np.ndarray, rate_hz: int) -> bytes:
 
     Equal sound gives equal bytes with one version of FFmpeg on one kind of processor.
     """
-    with tempfile.NamedTemporaryFile(suffix=".mp4") as file, av.open(io.BytesIO(mp4), "r") as given:
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file, av.open(io.BytesIO(mp4), "r") as source:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
-        with av.open(file.name, "w", format="mp4", options=options) as made:
-            (pictures,) = given.streams.video
-            stream = made.add_stream_from_template(pictures)
+        with av.open(file.name, "w", format="mp4", options=options) as target:
+            (pictures,) = source.streams.video
+            stream = target.add_stream_from_template(pictures)
             # FFmpeg calls its fast coder the better one too above 64 kbit/s
-            how = {"b": "192k", "aac_coder": "fast"}
-            track = made.add_stream("aac", rate=rate_hz, layout="stereo", options=how)
+            aac_options = {"b": "192k", "aac_coder": "fast"}
+            track = target.add_stream("aac", rate=rate_hz, layout="stereo", options=aac_options)
             track.codec_context.flags |= av.codec.context.Flags.bitexact
-            for packet in given.demux(pictures):
+            for packet in source.demux(pictures):
                 if packet.dts is not None:
                     packet.stream = stream
-                    made.mux(packet)
+                    target.mux(packet)
             for start in range(0, samples.shape[1], AAC_SAMPLES):
-                part = np.ascontiguousarray(samples[:, start : start + AAC_SAMPLES])
-                frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="stereo")
+                block = np.ascontiguousarray(samples[:, start : start + AAC_SAMPLES])
+                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
                 frame.sample_rate, frame.pts = rate_hz, start
-                made.mux(track.encode(frame))
-            made.mux(track.encode(None))
+                target.mux(track.encode(frame))
+            target.mux(track.encode(None))
         return file.read()
 
 

@@ -17,7 +17,15 @@ import fsspec
 import numpy as np
 
 from a2data import heartbeat
-from a2data.media.decode_limits import LIMITS, VIDEO_FORMATS, LimitError, Limits, MemoryCeiling, coded_size, shown_size
+from a2data.media.decode_limits import (
+    LIMITS,
+    VIDEO_FORMATS,
+    LimitError,
+    Limits,
+    MemoryCeiling,
+    check_coded_size,
+    check_displayed_size,
+)
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
@@ -143,7 +151,7 @@ def read(
         else _read_decord(path, stream, limits, opener)
     )
     for frame in frames:
-        coded_size(path, frame.picture.width, frame.picture.height, limits)
+        check_coded_size(path, frame.picture.width, frame.picture.height, limits)
         if frame.index >= limits.max_frames:
             raise LimitError(path, "too many frames", f"more than {limits.max_frames} frames were decoded")
         yield frame
@@ -160,7 +168,7 @@ def _read_pyav(
         video.codec_context.thread_count = 1
         step_s = 1 / float(video.average_rate or video.guessed_rate or 25)
         try:
-            pictures = _decoded(container, video, limits, ceiling)
+            pictures = _decode_stream(container, video, limits, ceiling)
             if start:
                 container.seek(start.dts, stream=video)
                 pictures = dropwhile(lambda picture: picture.pts is None or picture.pts < start.pts, pictures)
@@ -176,12 +184,12 @@ def _read_pyav(
         except av.error.FFmpegError as error:
             if ceiling.is_near():
                 raise _out_of_memory(path, limits) from error
-            raise ValueError(broken(path, index, time_s, error)) from error
+            raise ValueError(decode_error_message(path, index, time_s, error)) from error
     if index < first:
         raise ValueError(f"{path}: none of the frames of the video stream can be decoded")
 
 
-def _decoded(
+def _decode_stream(
     container: av.container.InputContainer, stream: av.VideoStream, limits: Limits, ceiling: MemoryCeiling
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of a stream, each decoded below the ceiling, which does not limit the caller's use of them."""
@@ -202,8 +210,8 @@ def _out_of_memory(path: str, limits: Limits) -> LimitError:
 def _read_decord(path: str, stream: int, limits: Limits, opener: Opener | None) -> Iterator[Frame]:
     import decord
 
-    facts = probe(path, limits, opener)
-    if facts.rotation or stream != facts.stream:
+    probed = probe(path, limits, opener)
+    if probed.rotation or stream != probed.stream:
         raise ValueError(f"{path}: decord misreads rotated videos and picks its own stream; use the decoder pyav")
     index, time_s, shift_s = -1, -math.inf, 0.0
     try:
@@ -211,14 +219,14 @@ def _read_decord(path: str, stream: int, limits: Limits, opener: Opener | None) 
             reader = decord.VideoReader(file, num_threads=1)
             for index in range(len(reader)):
                 raw_s = float(reader.get_frame_timestamp(index)[0])
-                time_s, shift_s = next_time(raw_s, time_s, shift_s, 1 / facts.fps)
+                time_s, shift_s = next_time(raw_s, time_s, shift_s, 1 / probed.fps)
                 heartbeat.step()
                 yield Frame(index, time_s, av.VideoFrame.from_ndarray(reader[index].asnumpy(), format="rgb24"))
     except decord.DECORDError as error:
-        raise ValueError(broken(path, index - 1, time_s, error)) from error
+        raise ValueError(decode_error_message(path, index - 1, time_s, error)) from error
 
 
-def broken(path: str, index: int, time_s: float, error: Exception) -> str:
+def decode_error_message(path: str, index: int, time_s: float, error: Exception) -> str:
     """Return the error message for a file that stopped decoding after frame `index`, -1 if before the first."""
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     if index < 0:
@@ -271,22 +279,22 @@ def probe(path: str, limits: Limits = LIMITS, opener: Opener | None = None) -> P
     with open_source(path, limits, opener=opener) as (container, ceiling):
         number = best_stream(container, path)
         video = container.streams.video[number]
-        coded_size(path, video.width, video.height, limits)
+        check_coded_size(path, video.width, video.height, limits)
         try:
-            frame = next(_decoded(container, video, limits, ceiling), None)
+            frame = next(_decode_stream(container, video, limits, ceiling), None)
         except MemoryError as error:
             raise _out_of_memory(path, limits) from error
         except av.error.FFmpegError as error:
-            raise ValueError(broken(path, -1, 0, error)) from error
+            raise ValueError(decode_error_message(path, -1, 0, error)) from error
         if frame is None:
             raise ValueError(f"{path}: none of the frames of the video stream can be decoded")
-        coded_size(path, frame.width, frame.height, limits)
+        check_coded_size(path, frame.width, frame.height, limits)
         aspect = float(video.sample_aspect_ratio or 1)  # of a pixel; 0 and None both mean unknown
         width, height = round(frame.width * aspect), frame.height
         rotation = round(-frame.rotation / 90) * 90 % 360  # FFmpeg counts counterclockwise
         if rotation in (90, 270):
             width, height = height, width
-        shown_size(path, width, height, aspect, limits)
+        check_displayed_size(path, width, height, aspect, limits)
         seconds = video.duration and video.time_base and float(video.duration * video.time_base)
         duration_s = seconds or (container.duration or 0) / av.time_base
         fps = float(video.average_rate or video.guessed_rate or 25)

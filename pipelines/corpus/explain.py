@@ -236,11 +236,11 @@ def _scores(store: Store, found: Found, select: Any) -> Iterator[str]:
         scores |= sound.scores()
         yield from _sound(sound, _rows(store, "active-speaker", found, Speaker, "clip_id", found.clip_id))
     rules = []
-    from stages.select import Select, judge
+    from stages.select import Select, apply_thresholds
 
     if isinstance(select, Select) and scores:
         try:
-            rules = judge(scores, select)
+            rules = apply_thresholds(scores, select)
         except KeyError as missing:
             yield _line(
                 "rules", f"cannot be applied: the clip lacks the score {missing}; run the stages score and logos again"

@@ -77,7 +77,7 @@ class Ingest(Stage):
             if not is_picture(source.path):
                 yield from ANY.run(None, [source], source_file)
                 continue
-            if ingest.changed(source):
+            if ingest.has_changed(source):
                 raise ValueError(f"{source.path} has changed since it was listed: import the set again")
             height, width = read_picture(source.path).shape[:2]
             about = (source.video_id, source.path, source.license, source.source, source.label)

@@ -278,7 +278,7 @@ class Retrieve(Stage):
         colour_names = [corpus.colours[code] for code in corpus.colour[rows]] if setting == "min_object" else []
 
         def colours_differ(a: int, b: int) -> bool:
-            return colours.opposed(colour_names[a], colour_names[b])
+            return colours.incompatible(colour_names[a], colour_names[b])
 
         differ = colours_differ if colour_names else bodies_differ if self.min_body_similarity > -1 else None
         vectors = corpus.vectors_of(rows)
@@ -295,7 +295,7 @@ class Retrieve(Stage):
             **search_options,
         )
         if colour_names:
-            clustering = margin_ignoring(clustering, vectors, colour_names, colours.opposed, min_similarity)
+            clustering = margin_ignoring(clustering, vectors, colour_names, colours.incompatible, min_similarity)
         _, first = np.unique(clustering.cluster, return_index=True)
         identities = np.array([stable_identity_id(name) for name in corpus.text("element_id", rows[first])], np.int64)
         return Group(rows, clustering, min_similarity, identities, clips, videos, corpus.vectors_of)

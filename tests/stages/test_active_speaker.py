@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from a2data.records import Kept, Sound, Span
-from stages.active_speaker import ActiveSpeaker, motion, openings, spans, speakers, spoken
+from stages.active_speaker import ActiveSpeaker, motion, openings, spans, speakers, speech_frames
 
 FPS, COUNT = 15.0, 45
 VOICE = np.arange(COUNT) < 30  # two of three seconds
@@ -93,7 +93,7 @@ def test_a_head_is_looked_for_between_its_sightings_only(shown):
 
 
 def test_a_frame_is_spoken_if_its_middle_is():
-    assert np.flatnonzero(spoken([Span(0.1, 0.2), Span(0.5, 0.6)], 10, 10.0)).tolist() == [1, 5]
+    assert np.flatnonzero(speech_frames([Span(0.1, 0.2), Span(0.5, 0.6)], 10, 10.0)).tolist() == [1, 5]
 
 
 def test_the_card_measures_a_mouth_that_opens():

@@ -71,8 +71,8 @@ def test_a_corpus_that_grows_shrinks_and_changes_gives_what_it_gives_at_once():
 
 def test_only_new_clips_are_compared(monkeypatch):
     compared = []
-    vectors, memory, real = corpus(5, 2), Memory(), curate.similar
-    monkeypatch.setattr(curate, "similar", lambda v, new, least: compared.append(len(new)) or real(v, new, least))
+    vectors, memory, real = corpus(5, 2), Memory(), curate.similar_pairs
+    monkeypatch.setattr(curate, "similar_pairs", lambda v, new, least: compared.append(len(new)) or real(v, new, least))
     run({c: v for c, v in vectors.items() if c != "004"}, memory=memory)
     run(vectors, memory=memory)
     assert compared == [9, 1]

@@ -230,7 +230,7 @@ def test_the_picture_is_taken_where_the_mask_is_most_confident_and_the_confidenc
 
 
 def test_only_outlines_grown_from_colours_are_judged():
-    assert Detect().load().judge is not None
+    assert Detect().load().mask_scorer is not None
     assert not model_zoo.cards.base_card("yolo").grown_from_colour
 
 

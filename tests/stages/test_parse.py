@@ -6,7 +6,7 @@ import pytest
 
 from a2data.media.images import from_png, from_rle
 from a2data.records import Element, Kept, Reject
-from stages.parse import Parse, filled, hull_share, shade, solid
+from stages.parse import Parse, fill_ratio, hair_colour, hull_ratio, opening_ratio
 
 HEIGHT, WIDTH = 120, 160
 KEPT = [Kept("clip", "video")]
@@ -123,25 +123,25 @@ def test_objects_do_not_have_clothes_and_a_clip_without_people_is_not_a_failure(
     [((40, 38, 36), "dark"), ((200, 195, 185), "fair"), ((125, 123, 121), ""), ((120, 65, 25), "brown")],
 )
 def test_hair_is_called_by_colour_or_else_by_lightness(rgb, name):
-    assert shade(np.full((9, 3), rgb, np.uint8)) == name
+    assert hair_colour(np.full((9, 3), rgb, np.uint8)) == name
 
 
 def test_a_disk_is_solid_and_a_rim_and_rags_are_not():
     disk = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (80, 60), 40, 1, -1) > 0
     rim = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (80, 60), 40, 1, 3) > 0
     rags = np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.6
-    assert solid(disk) > 0.95
-    assert solid(rim) < 0.1
-    assert solid(rags & disk) < 0.1
+    assert opening_ratio(disk) > 0.95
+    assert opening_ratio(rim) < 0.1
+    assert opening_ratio(rags & disk) < 0.1
 
 
 def test_holes_are_not_filled_and_notches_leave_the_hull():
     square = box_mask(20, 20, 60, 60)
-    assert (filled(square), hull_share(square)) == (1, 1)
-    assert filled(square & ~box_mask(30, 30, 50, 50)) == pytest.approx(0.75)
+    assert (fill_ratio(square), hull_ratio(square)) == (1, 1)
+    assert fill_ratio(square & ~box_mask(30, 30, 50, 50)) == pytest.approx(0.75)
     notched = square & ~box_mask(30, 20, 50, 60 - 10)
-    assert filled(notched) == 1
-    assert hull_share(notched) == pytest.approx(1 - 20 * 30 / 1600)
+    assert fill_ratio(notched) == 1
+    assert hull_ratio(notched) == pytest.approx(1 - 20 * 30 / 1600)
 
 
 @pytest.mark.parametrize(

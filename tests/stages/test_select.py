@@ -7,7 +7,7 @@ import pytest
 from a2data.records import Kept, Reject, Sound
 from a2data.records import Score as Row
 from model_zoo import cards
-from stages.select import MEASURED_BY, Select, judge
+from stages.select import MEASURED_BY, Select, apply_thresholds
 
 GOOD = {"motion": 0.01, "static": 0.1, "sharpness": 100.0, "luma": 0.5, "luma_range": 0.1, "bars": 0.0, "text": 0.0}
 GOOD |= {"burnt_text": 0.0, "logo": 0.0}
@@ -48,7 +48,7 @@ def test_the_first_rule_that_fails_is_the_reason():
 
 
 def test_every_rule_answers_even_after_one_failed():
-    rules = judge(GOOD | {"motion": 0.0}, Select())
+    rules = apply_thresholds(GOOD | {"motion": 0.0}, Select())
     assert [r.name for r in rules] == list(GOOD)
     assert [r.passed for r in rules] == [False] + 8 * [True]
 

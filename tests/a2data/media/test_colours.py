@@ -119,8 +119,8 @@ def test_every_colour_has_a_name_and_greys_have_no_hue(rgb):
 
 
 def test_hues_are_opposed_unless_light_may_have_turned_one_into_the_other():
-    assert colours.opposed("blue", "green")
-    assert colours.opposed("red", "cyan")
+    assert colours.incompatible("blue", "green")
+    assert colours.incompatible("red", "cyan")
     for a, b in (
         ("blue", "blue"),
         ("blue", "cyan"),
@@ -129,16 +129,16 @@ def test_hues_are_opposed_unless_light_may_have_turned_one_into_the_other():
         ("white", "red"),
         ("", "red"),
     ):
-        assert not colours.opposed(a, b)
-        assert not colours.opposed(b, a)
+        assert not colours.incompatible(a, b)
+        assert not colours.incompatible(b, a)
 
 
 def test_a_share_counts_the_pixels_of_a_name():
     pixels = np.array([(250, 10, 10)] * 30 + [(10, 10, 250)] * 70, np.uint8)
-    assert colours.share(pixels, "red") == 0.3
-    assert colours.share(pixels, "blue") == 0.7
+    assert colours.fraction_of(pixels, "red") == 0.3
+    assert colours.fraction_of(pixels, "blue") == 0.7
     with pytest.raises(ValueError, match="pixels is empty"):
-        colours.share(pixels[:0], "red")
+        colours.fraction_of(pixels[:0], "red")
 
 
 @pytest.mark.parametrize(("level", "certain"), [(60, False), (110, True), (175, False)])
