@@ -45,7 +45,7 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
         ask = gr.Button("Explain", elem_id="explain", min_width=100)
     text = gr.HTML(elem_id="explained")
     first, keys = gr.State(0), gr.State([])
-    outputs = [first, keys, position, tiles]
+    views = [first, keys, position, tiles]
 
     def show(of: str, name: str, words: str, start: int) -> tuple[Any, ...]:
         try:
@@ -55,9 +55,7 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
             pictures = work.pictures(page_rows)
         except (OSError, ValueError) as error:
             raise gradio_error(error) from error
-        page_rows = [row for row in page_rows if row.key in pictures] + [
-            row for row in page_rows if row.key not in pictures
-        ]
+        page_rows.sort(key=lambda row: row.key not in pictures)  # stable: those with a picture first
         range_html = fragment("ui/range.html", start=start, end=start + len(page_rows), count=len(rows), what=of.lower(),
                          lacking=[row for row in page_rows if row.key not in pictures])  # fmt: skip
         gallery = [
@@ -79,13 +77,11 @@ def browse_tab(gr: Any, page: Any, work: WorkFolder) -> None:
 
     filters = [what, group, search]
     quiet = {"api_name": False, "show_progress": "hidden"}
-    page.load(load, [what, search], [group, *outputs], **quiet)
-    what.change(load, [what, search], [group, *outputs], **quiet)
-    gr.on([group.input, search.change], lambda of, name, words: show(of, name, words, 0), filters, outputs, **quiet)
+    page.load(load, [what, search], [group, *views], **quiet)
+    what.change(load, [what, search], [group, *views], **quiet)
+    gr.on([group.input, search.change], lambda of, name, words: show(of, name, words, 0), filters, views, **quiet)
     for button, by in zip(buttons, (-PAGE, PAGE), strict=False):
-        button.click(
-            lambda of, name, words, n, by=by: show(of, name, words, n + by), [*filters, first], outputs, **quiet
-        )
-    buttons[2].click(reload, [what, search], [group, *outputs], **quiet)
+        button.click(lambda of, name, words, n, by=by: show(of, name, words, n + by), [*filters, first], views, **quiet)
+    buttons[2].click(reload, [what, search], [group, *views], **quiet)
     tiles.select(select, keys, [key, text], **quiet)
     gr.on([ask.click, key.submit], lambda name: explain_html(work, name), key, text, api_name=False)
