@@ -21,7 +21,7 @@ from a2data.media import images
 from a2data.store.tables import Store
 from model_zoo.detect.mask_confidence import MaskCues, signs_of
 from pipelines.bench.triplets import match_truth, pictures
-from pipelines.bench.triplets.predictions import Prediction, Ref, Seen, rows
+from pipelines.bench.triplets.predictions import Prediction, Ref, SourceMask, rows
 from pipelines.films import truth
 from stages.detect import Detect
 
@@ -72,10 +72,10 @@ def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
 
 def is_right(known: truth.Truth, film: records.ClipVideo, file: str, sighting: build.Observation) -> bool:
     """Return whether a reference with this mask would be clean; False if the mask does not match an entity."""
-    seen = Seen(file, film.source_frames[sighting.frame], images.to_rle(sighting.mask), film.crop)
+    seen = SourceMask(file, film.source_frames[sighting.frame], images.to_rle(sighting.mask), film.crop)
     ref = Ref(sighting.kind, "", -1, "", "", seen)
     clean = pictures.cleanliness(
-        match_truth.GroundTruthMatcher(known, NOTHING), ref, match_truth.find(known, seen, sighting.kind)
+        match_truth.GroundTruthMatcher(known, NOTHING), ref, match_truth.match_entity(known, seen, sighting.kind)
     )
     return clean is not None and clean.clean
 

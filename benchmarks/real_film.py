@@ -94,7 +94,7 @@ def measure(truth: Truth, files: dict[str, Path], work: Path) -> tuple[dict[str,
     """Return the figures by film, and how many clips without a person have each reason, with the stage."""
     made = predictions.read(work, work / "shards")
     ground = GroundTruthMatcher(truth, made)
-    people = [p for p in pairs.pairs_of(ground) if p.ref.role in PEOPLE]
+    people = [p for p in pairs.make_pairs(ground) if p.ref.role in PEOPLE]
     served = {p.sample.clip for p in people if p.right}
     clean = {}
     if (WEIGHTS / YOLO).exists():

@@ -153,23 +153,21 @@ def latents(
         raise ValueError(f"history_noise is {history_noise}; it must be from 0 to 1000")
     guidance.check(reference_guidance, guidance_scale)
     parts = video_windows(num_frames, window, count, history, 0 if context is None else context.shape[2])
-    conditioning = Conditioning(pipe, references, guidance_scale, reference_guidance, generator)
-    generated = torch.zeros(1, pipe.vae.config.z_dim, 0, *conditioning.grid, device=conditioning.device)
+    cond = Conditioning(pipe, references, guidance_scale, reference_guidance, generator)
+    generated = torch.zeros(1, pipe.vae.config.z_dim, 0, *cond.grid, device=cond.device)
     for number, part in enumerate(parts):
         num_known = count + part.history if part.start else 0
-        size = (1, generated.shape[1], num_known + part.stop - part.start, *conditioning.grid)
-        noise = randn_tensor(size, generator=generator, device=conditioning.device, dtype=torch.float32)
+        size = (1, generated.shape[1], num_known + part.stop - part.start, *cond.grid)
+        noise = randn_tensor(size, generator=generator, device=cond.device, dtype=torch.float32)
         # drawn after the noise, as in the released sampler
-        conditioning.set_length(size[2])
+        cond.set_length(size[2])
         if number == 0 and context is not None:
-            generated = torch.cat(
-                [conditioning.condition[:, STRIDE:, :count], context.to(conditioning.condition)], dim=2
-            )
+            generated = torch.cat([cond.condition[:, STRIDE:, :count], context.to(cond.condition)], dim=2)
         known = torch.cat([generated[:, :, :count], generated[:, :, part.start - part.history : part.start]], dim=2)
-        conditioning.encode_prompt(prompts[min(number, len(prompts) - 1)], negative_prompt)
+        cond.encode_prompt(prompts[min(number, len(prompts) - 1)], negative_prompt)
         plan = schedule(size[2], num_inference_steps, block, lag, num_known)
         denoised = denoise(
-            conditioning, noise, known[:, :, :num_known], plan, num_inference_steps, history_noise / 1000, on_step
+            cond, noise, known[:, :, :num_known], plan, num_inference_steps, history_noise / 1000, on_step
         )
         generated = torch.cat([generated, denoised[:, :, num_known:]], dim=2)
     return generated

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from model_zoo.caption.schema import Ask, asked
+from model_zoo.caption.schema import Ask, ask_with_retry
 
 MAX_WORDS = 250  # the text encoder of the video model has 512 tokens, camera included
 SHOT = ("shot_type", "shot_angle", "shot_position")
@@ -35,7 +35,9 @@ def fusion(ask: Ask) -> Callable[[dict[str, Any]], str]:
     def fuse(scene: dict[str, Any]) -> str:
         wanted = phrases(scene)
         text = REQUEST + json.dumps(facts(scene), indent=1, ensure_ascii=False)
-        return asked(ask, [{"role": "user", "content": [{"type": "text", "text": text}]}], None, prompt_with(wanted))
+        return ask_with_retry(
+            ask, [{"role": "user", "content": [{"type": "text", "text": text}]}], None, prompt_with(wanted)
+        )
 
     return fuse
 

@@ -74,7 +74,7 @@ SCHEMA = _object(
     }
 )
 
-MEANT = {
+FIELD_MEANINGS = {
     "type": "Human, Animal, Plant, Vehicle, Object … : the broad kind of the subject",
     "sub_type": "one or two words in the singular: Woman, Man, Girl, Dog, Cup",
     "appearance": "what it looks like, colours first; of a person each garment with its colour: wearing a yellow hoodie and blue"
@@ -109,29 +109,29 @@ def _example(schema: dict[str, Any], name: str = "") -> Any:
     if schema["type"] == "array":
         return [_example(schema["items"], name)]
     if "enum" in schema:
-        return f"one of {', '.join(schema['enum'])}: {MEANT[name]}"
-    return MEANT.get(name, name)
+        return f"one of {', '.join(schema['enum'])}: {FIELD_MEANINGS[name]}"
+    return FIELD_MEANINGS.get(name, name)
 
 
 def captioner(
-    ask: Ask, frames_asked: int | Callable[[int, float], int] = FRAMES
+    ask: Ask, num_frames: int | Callable[[int, float], int] = FRAMES
 ) -> Callable[[np.ndarray, float, Any], dict[str, Any]]:
     """Return a base captioner (see stages/caption/stage.py) over a vision-language model.
 
-    frames_asked: how many frames it sees, or a function of the clip's number of frames and their rate. The captioner raises
+    num_frames: how many frames it sees, or a function of the clip's number of frames and their rate. The captioner raises
     ValueError with the fault if neither of two answers is a caption.
     """
 
     def caption(frames: np.ndarray, fps: float, things: Any) -> dict[str, Any]:
-        count = frames_asked(len(frames), fps) if callable(frames_asked) else frames_asked
-        content = [{"type": "text", "text": request()}, shown(frames, fps, count)]
-        return asked(ask, [{"role": "user", "content": content}], SCHEMA, scene)
+        count = num_frames(len(frames), fps) if callable(num_frames) else num_frames
+        content = [{"type": "text", "text": request()}, frames_part(frames, fps, count)]
+        return ask_with_retry(ask, [{"role": "user", "content": content}], SCHEMA, parse_scene)
 
     caption.heeds_things = False  # type: ignore[attr-defined]
     return caption
 
 
-def expert(ask: Ask, fields: Sequence[str], confidence: float, frames_asked: int = FRAMES) -> Callable[..., list]:
+def expert(ask: Ask, fields: Sequence[str], confidence: float, num_frames: int = FRAMES) -> Callable[..., list]:
     """Return a caption expert (see stages/caption/stage.py) for some fields of the schema, of the shot or of each subject.
 
     Raises ValueError for a field that the schema does not have.
@@ -143,15 +143,17 @@ def expert(ask: Ask, fields: Sequence[str], confidence: float, frames_asked: int
     of_subject = [name for name in fields if name in SUBJECT_TEXTS]
 
     def answer(frames: np.ndarray, fps: float, things: Any, base: dict[str, Any]) -> list[tuple[str, str, float]]:
-        schema, words = _expert_question(fields, of_subject, base)
+        schema, question = _expert_question(fields, of_subject, base)
         if not schema["properties"]:
             return []
-        content = [{"type": "text", "text": words}, shown(frames, fps, frames_asked)]
-        said = asked(ask, [{"role": "user", "content": content}], schema, lambda text: _valid(_json(text), schema))
-        found = [(name, said[name], confidence) for name in fields if name in said]
-        for number, subject in enumerate(said.get("subjects", [])):
-            found += [(f"subjects.{number}.{name}", subject[name], confidence) for name in of_subject]
-        return [(field, value.strip(), sure) for field, value, sure in found if value.strip()]
+        content = [{"type": "text", "text": question}, frames_part(frames, fps, num_frames)]
+        answers = ask_with_retry(
+            ask, [{"role": "user", "content": content}], schema, lambda text: _validate(_json(text), schema)
+        )
+        values = [(name, answers[name], confidence) for name in fields if name in answers]
+        for number, subject in enumerate(answers.get("subjects", [])):
+            values += [(f"subjects.{number}.{name}", subject[name], confidence) for name in of_subject]
+        return [(field, value.strip(), value_confidence) for field, value, value_confidence in values if value.strip()]
 
     answer.heeds_things = False  # type: ignore[attr-defined]
     return answer
@@ -163,94 +165,96 @@ def _expert_question(
     """Return the schema of the requested fields, and the question; the base's subjects are numbered for reference."""
     subjects = base.get("subjects", [])
     properties = {name: _field(name) for name in fields if name not in SUBJECT_TEXTS}
-    words = "Look at this clip and answer with one JSON object and nothing else, with exactly these fields:\n"
-    listed = ""
+    question = "Look at this clip and answer with one JSON object and nothing else, with exactly these fields:\n"
+    subject_list = ""
     if of_subject and subjects:
         item = _object({name: {"type": "string"} for name in of_subject})
         count = len(subjects)
         properties["subjects"] = {"type": "array", "items": item, "minItems": count, "maxItems": count}
-        named = [f"{n + 1}. {_named(subject)}" for n, subject in enumerate(subjects)]
-        listed = f"\nsubjects has {count} entries, about these in this order:\n" + "\n".join(named)
+        descriptions = [f"{n + 1}. {_describe_subject(subject)}" for n, subject in enumerate(subjects)]
+        subject_list = f"\nsubjects has {count} entries, about these in this order:\n" + "\n".join(descriptions)
     schema = _object(properties)
-    return schema, words + json.dumps(_example(schema), indent=1, ensure_ascii=False) + listed
+    return schema, question + json.dumps(_example(schema), indent=1, ensure_ascii=False) + subject_list
 
 
-def _named(subject: dict[str, Any]) -> str:
+def _describe_subject(subject: dict[str, Any]) -> str:
     kind = {**subject, **(subject.get("TYPES") or {})}
-    told = (kind.get("sub_type") or kind.get("type") or "subject", subject.get("appearance"), subject.get("position"))
-    return ", ".join(part for part in told if part)
+    parts = (kind.get("sub_type") or kind.get("type") or "subject", subject.get("appearance"), subject.get("position"))
+    return ", ".join(part for part in parts if part)
 
 
 # -- frames ------------------------------------------------------------------------------------------------------------
 
 
-def shown(frames: np.ndarray, fps: float, count: int = FRAMES) -> dict[str, Any]:
+def frames_part(frames: np.ndarray, fps: float, count: int = FRAMES) -> dict[str, Any]:
     """Return frames as a message part: at most `count`, evenly spaced from first to last, at their true aspect ratio.
 
     frames: (t, h, w, 3) uint8 RGB. Each has at most AREA_PX pixels.
     """
-    at = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
+    indices = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     height, width = frames.shape[1:3]
     scale = min(1.0, (AREA_PX / (height * width)) ** 0.5)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = [cv2.resize(frames[i], size, interpolation=cv2.INTER_AREA) if scale < 1 else frames[i] for i in at]
-    return {"type": "frames", "frames": np.stack(small), "seconds": [round(float(i) / fps, 2) for i in at]}
+    resized = [cv2.resize(frames[i], size, interpolation=cv2.INTER_AREA) if scale < 1 else frames[i] for i in indices]
+    return {"type": "frames", "frames": np.stack(resized), "seconds": [round(float(i) / fps, 2) for i in indices]}
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
-def asked(ask: Ask, messages: list[dict[str, Any]], schema: dict[str, Any] | None, read: Callable[[str], Read]) -> Read:
+def ask_with_retry(
+    ask: Ask, messages: list[dict[str, Any]], schema: dict[str, Any] | None, read: Callable[[str], Read]
+) -> Read:
     """Return the answer as parsed by `read`. If it was truncated or `read` rejects it, ask once more.
 
     Raises ValueError with the fault of the second answer.
     """
-    said = ask(messages, schema)
+    completion = ask(messages, schema)
     try:
-        return read(_whole(said))
+        return read(_complete_text(completion))
     except ValueError as error:
         fault = str(error)
-    again = f"That answer cannot be used: {fault}. Answer again, the whole and nothing else."
+    retry_message = f"That answer cannot be used: {fault}. Answer again, the whole and nothing else."
     messages = [
         *messages,
-        {"role": "assistant", "content": said.text[:4000]},
-        {"role": "user", "content": [{"type": "text", "text": again}]},
+        {"role": "assistant", "content": completion.text[:4000]},
+        {"role": "user", "content": [{"type": "text", "text": retry_message}]},
     ]
-    said = ask(messages, schema)
+    completion = ask(messages, schema)
     try:
-        return read(_whole(said))
+        return read(_complete_text(completion))
     except ValueError as error:
         raise ValueError(
-            f"the model gave no usable answer in two attempts: {error}; it begins {said.text[:60]!r}"
+            f"the model gave no usable answer in two attempts: {error}; it begins {completion.text[:60]!r}"
         ) from error
 
 
-def _whole(said: Completion) -> str:
-    if not said.whole:
-        raise ValueError(f"it was cut off after {len(said.text)} letters, it must be shorter")
-    return said.text
+def _complete_text(completion: Completion) -> str:
+    if not completion.whole:
+        raise ValueError(f"it was cut off after {len(completion.text)} letters, it must be shorter")
+    return completion.text
 
 
-def scene(text: str) -> dict[str, Any]:
+def parse_scene(text: str) -> dict[str, Any]:
     """Parse a caption from a model's answer. Unknown fields are dropped; missing ones are empty.
 
     Raises ValueError, naming the field, for text that is not JSON or violates the schema.
     """
-    found = _json(text)
-    if not isinstance(found, dict) or not isinstance(found.get("subjects"), list):
+    data = _json(text)
+    if not isinstance(data, dict) or not isinstance(data.get("subjects"), list):
         raise ValueError('it must be a JSON object with a list "subjects"')
-    subjects = [_subject(s) if isinstance(s, dict) else s for s in found["subjects"]]
-    kept = {name: _choice(found.get(name)) for name in CHOICES} | {name: _text(found.get(name)) for name in TEXTS}
-    return _valid({"subjects": subjects, **kept}, SCHEMA)
+    subjects = [_subject(s) if isinstance(s, dict) else s for s in data["subjects"]]
+    texts = {name: _choice(data.get(name)) for name in CHOICES} | {name: _text(data.get(name)) for name in TEXTS}
+    return _validate({"subjects": subjects, **texts}, SCHEMA)
 
 
-def _subject(found: dict[str, Any]) -> dict[str, Any]:
-    kind = found.get("TYPES", {})
+def _subject(data: dict[str, Any]) -> dict[str, Any]:
+    kind = data.get("TYPES", {})
     if isinstance(kind, dict):
-        kind = {name: _text(kind.get(name, found.get(name))) for name in ("type", "sub_type")}
+        kind = {name: _text(kind.get(name, data.get(name))) for name in ("type", "sub_type")}
         kind["type"] = kind["type"][:1].upper() + kind["type"][1:] if isinstance(kind["type"], str) else kind["type"]
-    texts = {name: _text(found.get(name)) for name in SUBJECT_TEXTS}
-    return {"TYPES": kind, **texts, "is_main_subject": found.get("is_main_subject", False)}
+    texts = {name: _text(data.get(name)) for name in SUBJECT_TEXTS}
+    return {"TYPES": kind, **texts, "is_main_subject": data.get("is_main_subject", False)}
 
 
 def _text(value: Any) -> Any:
@@ -270,22 +274,22 @@ def _json(text: str) -> Any:
     text = text.rpartition("</think>")[2].strip()
     fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
     try:
-        return json.loads(fenced.group(1) if fenced else text, parse_constant=_no_number)
+        return json.loads(fenced.group(1) if fenced else text, parse_constant=_reject_constant)
     except ValueError as error:  # includes JSONDecodeError
         raise ValueError(f"it is not JSON: {error}") from error
     except RecursionError as error:
         raise ValueError("it is not JSON: it is nested too deep") from error
 
 
-def _no_number(word: str) -> Any:
+def _reject_constant(word: str) -> Any:
     raise ValueError(f"{word} is not a JSON number")
 
 
-def _valid(found: Any, schema: dict[str, Any]) -> Any:
+def _validate(data: Any, schema: dict[str, Any]) -> Any:
     import jsonschema
 
-    faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(found), key=lambda e: list(map(str, e.path)))
+    faults = sorted(jsonschema.Draft202012Validator(schema).iter_errors(data), key=lambda e: list(map(str, e.path)))
     if faults:
-        where = ".".join(map(str, faults[0].path)) or "the object"
-        raise ValueError(f"{where}: {faults[0].message[:200]}")
-    return found
+        path = ".".join(map(str, faults[0].path)) or "the object"
+        raise ValueError(f"{path}: {faults[0].message[:200]}")
+    return data

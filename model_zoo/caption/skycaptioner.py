@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model_zoo.caption.schema import CHOICES, SCHEMA, Ask, asked, scene
+from model_zoo.caption.schema import CHOICES, SCHEMA, Ask, ask_with_retry, parse_scene
 
 FRAMES = 16
 SIZE_PX = (360, 420)  # width, height: frames are squeezed to it
@@ -74,7 +74,7 @@ def captioner(ask: Ask) -> Callable[[np.ndarray, float, Any], dict[str, Any]]:
 
     def caption(frames: np.ndarray, fps: float, things: Any) -> dict[str, Any]:
         content = [shown(frames), {"type": "text", "text": REQUEST}]
-        return asked(ask, [{"role": "user", "content": content}], SCHEMA, read)
+        return ask_with_retry(ask, [{"role": "user", "content": content}], SCHEMA, read)
 
     caption.heeds_things = False  # type: ignore[attr-defined]
     return caption
@@ -88,8 +88,8 @@ def shown(frames: np.ndarray) -> dict[str, Any]:
 
 
 def read(text: str) -> dict[str, Any]:
-    """Parse an answer like `schema.scene`; athletes become people and the rest of their sport objects."""
-    found = scene(text)
+    """Parse an answer like `schema.parse_scene`; athletes become people and the rest of their sport objects."""
+    found = parse_scene(text)
     for subject in found["subjects"]:
         if subject["TYPES"]["type"] == "Sport":
             subject["TYPES"] = _of_sport(subject)

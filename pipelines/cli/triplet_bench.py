@@ -80,7 +80,7 @@ def _score(args: argparse.Namespace) -> int:
         return _score_marks(args, shards)
     ground_truth = truth.load(args.truth)
     prediction = predictions.read(args.work, shards)
-    name = args.name or predictions.about(shards).get("profile", "run")
+    name = args.name or predictions.read_provenance(shards).get("profile", "run")
     reproducibility = None
     if args.rerun_shards:
         reproducibility = share(

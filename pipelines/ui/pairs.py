@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pipelines.html.page import fragment
 from pipelines.report import audit, contact_sheets
 from pipelines.report.audit import Pair
-from pipelines.ui.browse import explained
+from pipelines.ui.browse import explain_html
 from pipelines.ui.message import gradio_error
 from pipelines.ui.work import WorkFolder
 
@@ -29,34 +29,34 @@ class Filters(NamedTuple):
     search: str = ""
 
 
-def chosen(pairs: Sequence[Pair], mark_of: Callable[[Pair], bool | None], by: Filters) -> list[int]:
+def filter_pairs(pairs: Sequence[Pair], mark_of: Callable[[Pair], bool | None], filters: Filters) -> list[int]:
     """Return the numbers of the pairs that pass the filters, in order. mark_of: mark of a pair, None without one."""
-    wanted = {"not marked": None, "right": True, "wrong": False}
-    found = [
+    mark_values = {"not marked": None, "right": True, "wrong": False}
+    indices = [
         n
         for n, pair in enumerate(pairs)
-        if by.which in ("all", "references" if pair.accepted else "rejected")
-        and by.kind in ("all", pair.kind)
-        and (by.marked == "all" or mark_of(pair) is wanted[by.marked])
-        and any(by.search.strip().lower() in text.lower() for text in (pair.target, pair.source, pair.reason))
+        if filters.which in ("all", "references" if pair.accepted else "rejected")
+        and filters.kind in ("all", pair.kind)
+        and (filters.marked == "all" or mark_of(pair) is mark_values[filters.marked])
+        and any(filters.search.strip().lower() in text.lower() for text in (pair.target, pair.source, pair.reason))
     ]
-    if by.order == "shuffled":
-        random.Random(0).shuffle(found)  # the same order each time, so that one can go on later
-    elif by.order == "nearest to a threshold":
-        found.sort(key=lambda n: min(map(audit.distance, pairs[n].rules), default=math.inf))
-    return found
+    if filters.order == "shuffled":
+        random.Random(0).shuffle(indices)  # the same order each time, so that one can go on later
+    elif filters.order == "nearest to a threshold":
+        indices.sort(key=lambda n: min(map(audit.distance, pairs[n].rules), default=math.inf))
+    return indices
 
 
 def card(work: WorkFolder, pair: Pair) -> str:
     """Return the HTML of a pair: both frames with outlines, both cut-outs, and every rule."""
-    drawn = audit.pictures(work.store, work.tables, [pair])
-    known = {name: work.elements[name][0] for name in (pair.target, pair.source) if name in work.elements}
-    cut_outs = contact_sheets.cut_outs(work.store, work.tables, {(shard, name) for name, shard in known.items()})
+    pictures = audit.pictures(work.store, work.tables, [pair])
+    shard_of = {name: work.elements[name][0] for name in (pair.target, pair.source) if name in work.elements}
+    cut_outs = contact_sheets.cut_outs(work.store, work.tables, {(shard, name) for name, shard in shard_of.items()})
     sides = []
     for title, name in (("in the clip", pair.target), ("from another clip", pair.source)):
-        frame, width, height, label, path = drawn["elements"].get(name, [None, 0, 0, "", ""])
+        frame, width, height, label, path = pictures["elements"].get(name, [None, 0, 0, "", ""])
         picture = cut_outs[name].picture if name in cut_outs else ""
-        shown = drawn["frames"][frame] if frame is not None else ""
+        shown = pictures["frames"][frame] if frame is not None else ""
         sides.append({"title": title, "name": name, "label": label, "frame": shown, "picture": picture}
                      | {"width": width, "height": height, "path": path})  # fmt: skip
     return fragment("ui/pair.html", pair=pair, sides=sides, mark=work.marked(pair), isfinite=math.isfinite)
@@ -71,17 +71,19 @@ def progress(work: WorkFolder) -> str:
 def show(work: WorkFolder, numbers: list[int], place: int) -> tuple[Any, ...]:
     """Return what the tab shows of the pair at a place in the list: list, place, position as HTML, its card, no explanation."""
     pairs, total = work.pairs
-    where = fragment("ui/where.html", at=place, count=len(numbers), pairs=len(pairs), total=total, marks=progress(work))
+    position = fragment(
+        "ui/where.html", at=place, count=len(numbers), pairs=len(pairs), total=total, marks=progress(work)
+    )
     try:
-        one = card(work, pairs[numbers[place]]) if numbers else ""
+        card_html = card(work, pairs[numbers[place]]) if numbers else ""
     except (OSError, ValueError) as error:
         raise gradio_error(error) from error
-    return numbers, place, where, one, ""
+    return numbers, place, position, card_html, ""
 
 
-def filtered(work: WorkFolder, *by: str) -> tuple[Any, ...]:
+def show_filtered(work: WorkFolder, *by: str) -> tuple[Any, ...]:
     """Show the first of the pairs that pass the filters."""
-    return show(work, chosen(work.pairs[0], work.marked, Filters(*by)), 0)
+    return show(work, filter_pairs(work.pairs[0], work.marked, Filters(*by)), 0)
 
 
 def move(work: WorkFolder, by: int, numbers: list[int], place: int) -> tuple[Any, ...]:
@@ -102,7 +104,7 @@ def judge(work: WorkFolder, same: bool | None, numbers: list[int], place: int) -
 
 def explain_end(work: WorkFolder, end: str, numbers: list[int], place: int) -> str:
     """Return the history of the "target" or "source" of a pair as HTML."""
-    return explained(work, getattr(work.pairs[0][numbers[place]], end)) if numbers else ""
+    return explain_html(work, getattr(work.pairs[0][numbers[place]], end)) if numbers else ""
 
 
 def pairs_tab(gr: Any, page: Any, work: WorkFolder) -> None:
@@ -114,7 +116,7 @@ def pairs_tab(gr: Any, page: Any, work: WorkFolder) -> None:
         marked = gr.Dropdown(MARKED, value="all", label="Marked", elem_id="pair-marked", min_width=150)
         order = gr.Dropdown(ORDERS, value="by element", label="Order", elem_id="pair-order", min_width=150)
         search = gr.Textbox("", label="Search", placeholder="id or reason", elem_id="pair-search", min_width=150)
-    where = gr.HTML(elem_id="pair-where")
+    position = gr.HTML(elem_id="pair-where")
     with gr.Row():
         right = gr.Button("Right (r)", variant="primary", elem_id="pair-right", min_width=130)
         wrong = gr.Button("Wrong (w)", variant="stop", elem_id="pair-wrong", min_width=130)
@@ -124,21 +126,23 @@ def pairs_tab(gr: Any, page: Any, work: WorkFolder) -> None:
         clear = gr.Button("Unmark (u)", size="sm", elem_id="pair-unmark", min_width=90)
     shown = gr.HTML(elem_id="pair")
     with gr.Row():
-        why = [gr.Button(f"Explain {word}", size="md", min_width=140) for word in ("the element", "its candidate")]
+        explain_buttons = [
+            gr.Button(f"Explain {word}", size="md", min_width=140) for word in ("the element", "its candidate")
+        ]
     text = gr.HTML(elem_id="pair-explained")
-    found, at = gr.State([]), gr.State(0)
-    outputs = [found, at, where, shown, text]
+    indices, at = gr.State([]), gr.State(0)
+    outputs = [indices, at, position, shown, text]
     filters = [which, kind, marked, order, search]
     quick = {"api_name": False, "show_progress": "hidden"}
-    page.load(partial(filtered, work), filters, outputs, **quick)
-    gr.on([each.change for each in filters], partial(filtered, work), filters, outputs, **quick)
-    for button, do in (
+    page.load(partial(show_filtered, work), filters, outputs, **quick)
+    gr.on([each.change for each in filters], partial(show_filtered, work), filters, outputs, **quick)
+    for button, handler in (
         (before, partial(move, work, -1)),
         (after, partial(move, work, 1)),
         (right, partial(judge, work, True)),
         (wrong, partial(judge, work, False)),
         (clear, partial(judge, work, None)),
     ):
-        button.click(do, [found, at], outputs, **quick)
-    for button, end in zip(why, ("target", "source"), strict=True):
-        button.click(partial(explain_end, work, end), [found, at], text, **quick)
+        button.click(handler, [indices, at], outputs, **quick)
+    for button, end in zip(explain_buttons, ("target", "source"), strict=True):
+        button.click(partial(explain_end, work, end), [indices, at], text, **quick)

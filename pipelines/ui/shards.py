@@ -70,13 +70,13 @@ def shards_tab(gr: Any, page: Any, packed: ShardReader) -> None:
     def move(clip: str, by: int) -> str:
         return keys[(keys.index(clip) + by) % len(keys)]
 
-    page.load(partial(looked_at, packed), which, outputs, api_name=False)
-    which.change(partial(looked_at, packed), which, outputs, api_name=False)
+    page.load(partial(triplet_outputs, packed), which, outputs, api_name=False)
+    which.change(partial(triplet_outputs, packed), which, outputs, api_name=False)
     before.click(lambda clip: move(clip, -1), which, which, api_name=False)
     after.click(lambda clip: move(clip, 1), which, which, api_name=False)
 
 
-def looked_at(packed: ShardReader, clip: str) -> tuple[Any, ...]:
+def triplet_outputs(packed: ShardReader, clip: str) -> tuple[Any, ...]:
     """Return what the page shows of a triplet: highlighted prompt, video path, references, caption and provenance."""
     from a2data.media import images
 
@@ -90,12 +90,12 @@ def looked_at(packed: ShardReader, clip: str) -> tuple[Any, ...]:
     facts = triplet.facts
     labels = [(g.start, g.end, g.name) for g in facts.references if g.phrase]
     gallery = [(pictures[g.name], f"{g.name}: {g.role}, {g.phrase or 'no phrase'}") for g in facts.references]
-    said = json.loads(json.dumps(asdict(facts), default=str))
-    caption = said.pop("caption")
-    return highlighted(triplet.prompt, labels), str(video), gallery, caption, said
+    provenance = json.loads(json.dumps(asdict(facts), default=str))
+    caption = provenance.pop("caption")
+    return highlight(triplet.prompt, labels), str(video), gallery, caption, provenance
 
 
-def highlighted(prompt: str, spans: list[tuple[int, int, str]]) -> list[tuple[str, str | None]]:
+def highlight(prompt: str, spans: list[tuple[int, int, str]]) -> list[tuple[str, str | None]]:
     """Return the prompt in pieces, each with the names of the references whose phrase covers it, or None."""
     edges = sorted({0, len(prompt), *(edge for start, end, _ in spans for edge in (start, end))})
     pieces = []

@@ -138,29 +138,29 @@ class WorkFolder:
 
     def marked(self, pair: Pair) -> bool | None:
         """Return whether a pair is marked as the same; None without a mark, or with one of elements that were detected again."""
-        known = self.marks.get(marking.ends(pair.target, pair.source))
+        mark = self.marks.get(marking.ends(pair.target, pair.source))
         frames = {
             name: row.frame for name in (pair.target, pair.source) if (row := self.elements.get(name, (0, None))[1])
         }
-        return known.same if known and marking.current({known.elements: known}, frames) else None
+        return mark.same if mark and marking.current({mark.elements: mark}, frames) else None
 
     def mark(self, pair: Pair, same: bool | None) -> None:
         """Write a mark, or remove it with None. Raises ValueError if an element of the pair is gone."""
-        gone = [name for name in (pair.target, pair.source) if name not in self.elements]
-        if gone:
-            raise ValueError(f"{gone[0]} is not in {self.store.root} any more: reload the page")
+        missing = [name for name in (pair.target, pair.source) if name not in self.elements]
+        if missing:
+            raise ValueError(f"{missing[0]} is not in {self.store.root} any more: reload the page")
         with self.lock:
             self.marks = marking.read(self.marks_path)  # another page may have written
             if same is None:
                 self.marks.pop(marking.ends(pair.target, pair.source), None)
             else:
                 one, other = ((name, self.elements[name][1].frame) for name in (pair.target, pair.source))
-                made = marking.mark(one, other, same)
-                self.marks[made.elements] = made
+                new_mark = marking.mark(one, other, same)
+                self.marks[new_mark.elements] = new_mark
             marking.write(self.marks_path, self.marks)
 
 
-def decoded(uri: str) -> Any:
+def decode_data_uri(uri: str) -> Any:
     """Return the picture of a data: URI as a PIL image."""
     from PIL import Image
 

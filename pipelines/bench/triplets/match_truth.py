@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from a2data.media.images import iou as box_iou
-from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, Seen
+from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, SourceMask
 from pipelines.films.truth import KINDS, Entity, Film, Truth, Unit
 
 MIN_IOU = 0.1  # with an entity, for a person or object to match it
@@ -18,7 +18,7 @@ Key = tuple[str, int]  # file, first frame of the shot
 
 
 @dataclass(frozen=True)
-class Found:
+class EntityMatch:
     """The entity that an image shows."""
 
     id: str  # of the entity; "" if there is none
@@ -26,7 +26,7 @@ class Found:
     entity: Entity | None = None
 
 
-NO_ENTITY = Found("")
+NO_ENTITY = EntityMatch("")
 
 
 @dataclass(frozen=True)
@@ -57,43 +57,43 @@ class GroundTruthMatcher:
         shots = Counter(shot.start for frame in frames if (shot := film.shot_at(frame)))
         return self.units[file, shots.most_common(1)[0][0]] if shots else None
 
-    def of_element(self, name: str) -> Found:
+    def of_element(self, name: str) -> EntityMatch:
         """Return the entity that an element shows in its best frame; NO_ENTITY for an unknown element."""
         element = self.prediction.elements.get(name)
         if element is None:
             return NO_ENTITY
         return self._cached(("element", name), element.best, element.kind)
 
-    def of_ref(self, clip: str, ref: Ref) -> Found:
+    def of_ref(self, clip: str, ref: Ref) -> EntityMatch:
         """Return the entity that a reference shows."""
         return self._cached(("ref", clip, ref.element, ref.source_element, ref.origin.frame), ref.origin, ref.role)
 
-    def _cached(self, key: tuple, seen: Seen, kind: str) -> Found:
+    def _cached(self, key: tuple, seen: SourceMask, kind: str) -> EntityMatch:
         if key not in self.cache:
-            self.cache[key] = find(self.truth, seen, kind)
+            self.cache[key] = match_entity(self.truth, seen, kind)
         return self.cache[key]
 
 
-def find(truth: Truth, seen: Seen, kind: str) -> Found:
+def match_entity(truth: Truth, region: SourceMask, kind: str) -> EntityMatch:
     """Return the entity that a mask covers. kind: of the element; a part (a face, a garment) may be anywhere on a human."""
-    film = truth.by_file.get(seen.file)
-    shot = film.shot_at(seen.frame) if film else None
+    film = truth.by_file.get(region.file)
+    shot = film.shot_at(region.frame) if film else None
     if film is None or shot is None:
         return NO_ENTITY
-    wanted = kind if kind in KINDS else "human"
-    entities = [e for e in shot.entities if e.kind == wanted or e.kind not in KINDS]
+    entity_kind = kind if kind in KINDS else "human"
+    entities = [e for e in shot.entities if e.kind == entity_kind or e.kind not in KINDS]
     if any(not e.sights for e in entities):
-        return Found(entities[0].id, None, entities[0]) if len(entities) == 1 else NO_ENTITY
-    mask = seen.in_source(film.height, film.width)
-    best, most = NO_ENTITY, 0.0
+        return EntityMatch(entities[0].id, None, entities[0]) if len(entities) == 1 else NO_ENTITY
+    mask = region.in_source(film.height, film.width)
+    best, max_inside = NO_ENTITY, 0.0
     for entity in entities:
-        shown = film.seen(entity, seen.frame)
-        if shown is None:
+        sight = film.seen(entity, region.frame)
+        if sight is None:
             continue
-        both, union = overlap(shown.pixels(film.height, film.width), mask)
-        inside = both / max(1, mask.sum())
-        if inside > most and (both / union >= MIN_IOU if kind in KINDS else inside >= MIN_INSIDE):
-            best, most = Found(entity.id, both / union, entity), inside
+        intersection, union = overlap(sight.pixels(film.height, film.width), mask)
+        inside = intersection / max(1, mask.sum())
+        if inside > max_inside and (intersection / union >= MIN_IOU if kind in KINDS else inside >= MIN_INSIDE):
+            best, max_inside = EntityMatch(entity.id, intersection / union, entity), inside
     return best
 
 
@@ -102,9 +102,9 @@ def overlap(alpha: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
 
     Pixels with an intermediate alpha count as the mask has them, as in the unknown band of a trimap.
     """
-    shown = solid(alpha, mask)
-    both = float((shown & mask).sum())
-    return both, max(1e-9, float((shown | mask).sum()))
+    entity = solid(alpha, mask)
+    intersection = float((entity & mask).sum())
+    return intersection, max(1e-9, float((entity | mask).sum()))
 
 
 def solid(alpha: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -112,14 +112,14 @@ def solid(alpha: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (alpha > UNKNOWN_ALPHA[1]) | ((alpha >= UNKNOWN_ALPHA[0]) & mask)
 
 
-def identity_f1(ground: GroundTruthMatcher) -> tuple[float, float]:
+def idf1_terms(ground: GroundTruthMatcher) -> tuple[float, float]:
     """Return 2 IDTP and the number of true and predicted boxes, over all clips (Ristani et al. 2016). IDF1 is their ratio.
 
     Only frames in which the pipeline detected something count.
     """
     from scipy.optimize import linear_sum_assignment  # 0.5 s to import
 
-    twice = total = 0.0
+    twice_idtp = total = 0.0
     by_clip: dict[str, list[Element]] = {}
     for element in ground.prediction.elements.values():
         if element.kind in KINDS:
@@ -133,11 +133,11 @@ def identity_f1(ground: GroundTruthMatcher) -> tuple[float, float]:
             continue
         hits = np.array([[_hits(t, boxes) for boxes in truth] for t in tracks]).reshape(len(tracks), len(truth))
         rows, columns = linear_sum_assignment(hits, maximize=True)
-        twice += 2 * hits[rows, columns].sum()
+        twice_idtp += 2 * hits[rows, columns].sum()
         # tracks of entities that are too small to be required are ignored
         scored = [t for t in tracks if (name := ground.of_element(t.id).id) == "" or name in {e.id for e in entities}]
         total += sum(map(len, truth)) + sum(len(t.frames) for t in scored)
-    return float(twice), float(total)
+    return float(twice_idtp), float(total)
 
 
 def _hits(track: Element, boxes: dict[int, tuple]) -> int:

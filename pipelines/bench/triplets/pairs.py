@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pipelines.bench.triplets import statistics
-from pipelines.bench.triplets.match_truth import Found, GroundTruthMatcher, Key
+from pipelines.bench.triplets.match_truth import EntityMatch, GroundTruthMatcher, Key
 from pipelines.bench.triplets.predictions import Element, Prediction, Ref, Sample
 from pipelines.bench.triplets.statistics import Score, share
 from pipelines.films.truth import KINDS, Unit
@@ -25,8 +25,8 @@ class Pair:
     ref: Ref
     unit: Unit | None  # of the target
     source: Unit | None  # of the reference
-    target: Found
-    found: Found
+    target: EntityMatch
+    found: EntityMatch
 
     @property
     def known(self) -> bool:
@@ -60,7 +60,7 @@ class Pair:
         return self.same_subject and self.other_clip
 
 
-def pairs_of(ground: GroundTruthMatcher) -> list[Pair]:
+def make_pairs(ground: GroundTruthMatcher) -> list[Pair]:
     """Return the references of all samples whose kinds the truth labels."""
     out = []
     for sample in ground.prediction.samples:
@@ -81,7 +81,7 @@ def is_labelled(role: str, *units: Unit | None) -> bool:
     return all(unit is None or (role if role in KINDS else "human") in unit.film.labelled for unit in units)
 
 
-def _target(ground: GroundTruthMatcher, ref: Ref) -> Found:
+def _target(ground: GroundTruthMatcher, ref: Ref) -> EntityMatch:
     """Return the entity that the element of a reference shows. Garments are not read; their wearer stands for them."""
     owner = ground.prediction.owners.get(ref.element, ref.element)
     return ground.of_element(owner)

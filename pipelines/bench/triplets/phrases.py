@@ -81,18 +81,18 @@ def is_right(unit: Unit, sample: Sample, slot: Slot, entity: Entity | None) -> b
     return misfit(unit, slot.phrase, entity) <= min(misfit(unit, slot.phrase, e) for e in others)
 
 
-def judged(unit: Unit, sample: Sample) -> list[Slot]:
+def slots_to_judge(unit: Unit, sample: Sample) -> list[Slot]:
     """Return the phrases of the kinds that the truth labels."""
     return [slot for slot in sample.slots if kind_of(slot.phrase) in unit.film.labelled]
 
 
-def words_of(ground: GroundTruthMatcher, sample: Sample) -> Words:
+def count_words(ground: GroundTruthMatcher, sample: Sample) -> Words:
     """Return the counts of one sample."""
     unit = ground.unit_of.get(sample.clip)
     if unit is None:
         return Words(slots=len(sample.slots), invented=len(sample.slots))
     right, named, true, false = 0, set(), 0, 0
-    slots = judged(unit, sample)
+    slots = slots_to_judge(unit, sample)
     bound = [slot for slot in slots if slot.element]
     for slot in bound:
         entity = ground.of_element(slot.element).entity

@@ -8,7 +8,14 @@ import numpy as np
 
 from a2data.media.images import crop, from_png, from_rle
 from a2data.store.filename import safe_path
-from pipelines.bench.triplets.match_truth import UNKNOWN_ALPHA, Found, GroundTruthMatcher, entity_masks, overlap, solid
+from pipelines.bench.triplets.match_truth import (
+    UNKNOWN_ALPHA,
+    EntityMatch,
+    GroundTruthMatcher,
+    entity_masks,
+    overlap,
+    solid,
+)
 from pipelines.bench.triplets.predictions import Ref
 from pipelines.bench.triplets.statistics import Score, mean, share
 from pipelines.films.truth import KINDS, Film, Shot, Unit
@@ -39,7 +46,7 @@ class Cleanliness:
         return fits and self.others >= 1 - CLEAN_LEAK and self.white >= CLEAN_WHITE and self.visible >= VISIBLE
 
 
-def cleanliness(ground: GroundTruthMatcher, ref: Ref, found: Found) -> Cleanliness | None:
+def cleanliness(ground: GroundTruthMatcher, ref: Ref, found: EntityMatch) -> Cleanliness | None:
     """Measure a reference; None for a place, without an entity, or if the truth has no pixels."""
     film = ground.truth.by_file.get(ref.origin.file)
     shot = film.shot_at(ref.origin.frame) if film else None

@@ -26,7 +26,7 @@ from a2data.store.tables import Store
 
 
 @dataclass(frozen=True)
-class Seen:
+class SourceMask:
     """A mask in one frame of a source video."""
 
     file: str  # of the film, without folders
@@ -67,7 +67,7 @@ class Element:
     clip: str
     kind: str
     parent: str
-    best: Seen
+    best: SourceMask
     frames: tuple[int, ...]  # source frames in which it was detected
     boxes: tuple[Box, ...]  # one per frame, in the source picture
     embedding: tuple[float, ...] = ()
@@ -92,7 +92,7 @@ class Ref:
     identity: int
     source_element: str
     source_clip: str
-    origin: Seen
+    origin: SourceMask
     phrase: str = ""
     start: int = 0
     end: int = 0
@@ -113,7 +113,7 @@ class Sample:
     frames: tuple[int, ...]  # stated source frame of each frame of the video
     thumbs: np.ndarray = field(compare=False)  # (t, 18, 24) uint8, of the video's frames
     digest: str = ""  # sha256 of all its bytes
-    targets: dict[str, Seen] = field(default_factory=dict, compare=False)  # element -> its stated mask and frame
+    targets: dict[str, SourceMask] = field(default_factory=dict, compare=False)  # element -> its stated mask and frame
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _clip(clip: records.Clip, file: str, kept: bool) -> Clip:
 
 
 def _element(e: records.Element, clip: records.Clip, files: dict[str, str]) -> Element:
-    best = Seen(files[clip.video_id], clip.source_frames[e.frame], e.mask, clip.crop)
+    best = SourceMask(files[clip.video_id], clip.source_frames[e.frame], e.mask, clip.crop)
     boxes = tuple(_in_source(box, clip.crop, clip.width, clip.height) for box in e.seen_boxes)
     frames = tuple(clip.source_frames[n] for n in e.seen_frames)
     return Element(e.element_id, e.clip_id, e.kind, e.parent_id, best, frames, boxes, tuple(e.embedding))
@@ -201,7 +201,7 @@ def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample
     digest = hashlib.sha256(b"".join(members[name] for name in sorted(members))).hexdigest()
     file = Path(facts.path).name
     targets = {
-        one.element_id: Seen(file, one.target.source_frame, run_lengths(one.target.mask), facts.crop)
+        one.element_id: SourceMask(file, one.target.source_frame, run_lengths(one.target.mask), facts.crop)
         for one in cast(list[samples.ReferenceMeta | samples.Unpaired], [*facts.references, *facts.unpaired])
     }
     return Sample(
@@ -212,7 +212,7 @@ def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample
 def _ref(given: samples.ReferenceMeta, png: bytes) -> Ref:
     origin = given.origin
     mask = run_lengths(origin.mask)
-    seen = Seen(Path(origin.path).name, origin.source_frame, mask, crop_of(origin))
+    seen = SourceMask(Path(origin.path).name, origin.source_frame, mask, crop_of(origin))
     picture = images.from_png(png)
     outside = ~images.from_rle(mask)
     is_place = given.role == "background"
@@ -254,7 +254,7 @@ def same_bytes(one: Prediction, other: Prediction) -> tuple[int, int]:
     return len(a & b), len({clip for clip, _ in a | b})
 
 
-def about(shards: Path) -> dict:
+def read_provenance(shards: Path) -> dict:
     """Return profile, models and settings from the manifest of the shards."""
     path = shards / "manifest.json"
     return json.loads(path.read_text()).get("about", {}) if path.exists() else {}

@@ -73,23 +73,23 @@ class Result:
 def score(truth: Truth, prediction: Prediction, folder: Path | None = None) -> Result:
     """Score a prediction. folder: of the truth, with the plates; without it, backgrounds are compared with their frame alone."""
     ground = GroundTruthMatcher(truth, prediction)
-    all_pairs = pairs.pairs_of(ground)
+    all_pairs = pairs.make_pairs(ground)
     plates = pictures.plates_of([u.shot for u in truth.units], folder) if folder else {}
     by_sample: dict[str, list[pairs.Pair]] = {}
     for pair in all_pairs:
         by_sample.setdefault(pair.sample.clip, []).append(pair)
     judge = Judge(ground, plates)
     verdicts = [judge.verdict(s, by_sample.get(s.clip, [])) for s in prediction.samples]
-    total = sum((phrases.words_of(ground, s) for s in prediction.samples), phrases.Words())
-    lost = lost_in(ground)
+    total = sum((phrases.count_words(ground, s) for s in prediction.samples), phrases.Words())
+    lost = find_lost(ground)
     precision, recall = rates(truth, verdicts)
-    twice, boxes = match_truth.identity_f1(ground)
+    twice_idtp, boxes = match_truth.idf1_terms(ground)
     figures = [
         *shots.cut_scores(truth, prediction),
         shots.purity_score(truth, prediction),
         shots.frame_score(truth, prediction),
         *pairs.entity_scores(ground),
-        Score("tracks, IDF1", twice / boxes if boxes else None, twice, boxes, note="no boxes in the truth"),
+        Score("tracks, IDF1", twice_idtp / boxes if boxes else None, twice_idtp, boxes, note="no boxes in the truth"),
         *pairs.pairing_scores(ground, all_pairs),
         *pairs.embedding_scores(ground),
         *pairs.cluster_scores(ground, all_pairs),
@@ -115,9 +115,9 @@ class Judge:
         self.clean: list[pictures.Cleanliness] = []
         self.places: list[pictures.PlaceFigures] = []
 
-    def verdict(self, sample: Sample, mine: list[pairs.Pair]) -> TripletResult:
+    def verdict(self, sample: Sample, sample_pairs: list[pairs.Pair]) -> TripletResult:
         unit = self.ground.unit_of.get(sample.clip)
-        failed = [*self._clip(sample), *(f for pair in mine for f in self._pair(pair)), *self._words(sample)]
+        failed = [*self._clip(sample), *(f for pair in sample_pairs for f in self._pair(pair)), *self._words(sample)]
         order = list(CHECKS)
         failed.sort(key=lambda f: order.index(f[0]))
         return TripletResult(sample, unit.key if unit else None, tuple(failed))
@@ -126,27 +126,31 @@ class Judge:
         film = self.ground.truth.by_file.get(self.ground.prediction.clips[sample.clip].file)
         if film is None:
             raise ValueError(f"the truth does not have the film {self.ground.prediction.clips[sample.clip].file}")
-        out, off = [], shots.offset(film, sample)
-        if off:
-            out.append(("frame offset", f"frames are {off:+d} from those stated"))
+        out, frame_offset = [], shots.offset(film, sample)
+        if frame_offset:
+            out.append(("frame offset", f"frames are {frame_offset:+d} from those stated"))
         if sample.clip not in self.ground.unit_of or not shots.is_pure(film, sample.frames):
             out.append(("impure clip", f"{film.file}, frames {sample.frames[0]} to {sample.frames[-1]}"))
         return out
 
     def _pair(self, pair: pairs.Pair) -> list[tuple[str, str]]:
         ref = pair.ref
-        about = f"{ref.role} {ref.element} by {ref.source_element}"
-        place = ref.role == "background"
+        description = f"{ref.role} {ref.element} by {ref.source_element}"
+        is_background = ref.role == "background"
         if not pair.known:
-            return [("no such subject", about)]
+            return [("no such subject", description)]
         checks = [
             ("same clip", pair.other_clip),
             ("near copy", pair.other_take),
-            ("wrong place" if place else "wrong identity", pair.same_subject),
-            ("background leak" if place else "dirty reference", self._is_clean(pair)),
+            ("wrong place" if is_background else "wrong identity", pair.same_subject),
+            ("background leak" if is_background else "dirty reference", self._is_clean(pair)),
         ]
-        shows = f"{pair.target.id or '?'} by {pair.found.id or '?'}"
-        return [(name, about if place else f"{about}: {shows}") for name, passed in checks if not passed]
+        identities = f"{pair.target.id or '?'} by {pair.found.id or '?'}"
+        return [
+            (name, description if is_background else f"{description}: {identities}")
+            for name, passed in checks
+            if not passed
+        ]
 
     def _is_clean(self, pair: pairs.Pair) -> bool:
         """Return whether the reference is clean; True if the truth has no pixels."""
@@ -161,7 +165,7 @@ class Judge:
     def _words(self, sample: Sample) -> list[tuple[str, str]]:
         unit = self.ground.unit_of.get(sample.clip)
         out = []
-        for slot in phrases.judged(unit, sample) if unit else sample.slots:
+        for slot in phrases.slots_to_judge(unit, sample) if unit else sample.slots:
             entity = self.ground.of_element(slot.element).entity if slot.element else None
             if slot.element and not (unit and phrases.is_right(unit, sample, slot, entity)):
                 out.append(("wrong phrase", f"{slot.phrase!r} for {entity.id if entity else 'no entity'}"))
@@ -205,7 +209,7 @@ def substitution(truth: Truth, verdicts: list[TripletResult], lost: dict[Key, st
     return out
 
 
-def lost_in(ground: GroundTruthMatcher) -> dict[Key, str]:
+def find_lost(ground: GroundTruthMatcher) -> dict[Key, str]:
     """Return the achievable shots without a triplet, each with the stage that lost it."""
     emitted = {unit.key for s in ground.prediction.samples if (unit := ground.unit_of.get(s.clip))}
     clips = match_truth.clips_of(ground)

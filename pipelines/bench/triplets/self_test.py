@@ -11,7 +11,7 @@ import numpy as np
 
 from a2data.media.images import Box, from_rle, to_rle
 from pipelines.bench.triplets.match_truth import UNKNOWN_ALPHA, entity_masks
-from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, Sample, Seen, Slot
+from pipelines.bench.triplets.predictions import Clip, Element, Prediction, Ref, Sample, Slot, SourceMask
 from pipelines.films.truth import KINDS, Entity, Truth, Unit
 
 Elements = dict[tuple[str, str], Element]  # clip, id of the entity -> its element
@@ -47,12 +47,12 @@ def _element(unit: Unit, entity: Entity, number: int, names: list[str]) -> Eleme
     vector = tuple(float(entity.id == other) for other in names)
     whole = (0.0, 0.0, float(film.width), float(film.height))
     if not entity.sights:  # only the shot is known
-        seen = Seen(film.file, unit.shot.start, to_rle(np.ones((film.height, film.width), bool)), whole)
+        seen = SourceMask(film.file, unit.shot.start, to_rle(np.ones((film.height, film.width), bool)), whole)
         return Element(name, clip_id(unit), entity.kind, "", seen, (unit.shot.start,), (whole,), vector)
     shown = {f: s for f, s in sorted(entity.sights.items()) if s.visible >= 0.5}
     best = max(shown, key=lambda f: (shown[f].visible, _area(shown[f].box), -f))
     mask = shown[best].pixels(film.height, film.width) >= 0.5
-    seen = Seen(film.file, best, to_rle(mask), whole)
+    seen = SourceMask(film.file, best, to_rle(mask), whole)
     return Element(
         name, clip_id(unit), entity.kind, "", seen, tuple(shown), tuple(s.box for s in shown.values()), vector
     )
@@ -132,7 +132,7 @@ def _place(truth: Truth, unit: Unit) -> list[Ref]:
         clear = ~np.max(there, axis=0) if there else np.ones((film.height, film.width), bool)
         if clear.mean() >= 0.25:
             whole = (0.0, 0.0, float(film.width), float(film.height))
-            seen = Seen(film.file, frame, to_rle(clear), whole)
+            seen = SourceMask(film.file, frame, to_rle(clear), whole)
             name = f"{clip_id(other)}/background/0"
             return [Ref("background", f"{clip_id(unit)}/background/0", -1, name, clip_id(other), seen, box=whole)]
     return []
@@ -156,7 +156,7 @@ def _each_ref(prediction: Prediction, change: Change, roles: tuple[str, ...] = K
 def shift_frames(truth: Truth, prediction: Prediction) -> Prediction:
     """Increment the number of every source frame."""
 
-    def later(seen: Seen) -> Seen:
+    def later(seen: SourceMask) -> SourceMask:
         return replace(seen, frame=seen.frame + 1)
 
     clips = {

@@ -26,7 +26,7 @@ FRAMES = np.random.default_rng(0).integers(0, 255, (20, 64, 128, 3), np.uint8)
 
 
 def question(frames) -> list[dict]:
-    content = [{"type": "text", "text": "what is this"}, schema.shown(frames, 10.0)]
+    content = [{"type": "text", "text": "what is this"}, schema.frames_part(frames, 10.0)]
     return [{"role": "user", "content": content}]
 
 
@@ -61,7 +61,9 @@ def test_a_clip_is_sampled_as_the_authors_sample_videos(frames, fps):
     about = transformers.video_utils.VideoMetadata(total_num_frames=frames, fps=fps)
     at = np.unique(processor.sample_frames(about))
     assert qwen_vl.sampled(frames, fps) == len(at)
-    shown = schema.shown(np.zeros((min(frames, 300), 4, 4, 3), np.uint8), fps, qwen_vl.sampled(min(frames, 300), fps))
+    shown = schema.frames_part(
+        np.zeros((min(frames, 300), 4, 4, 3), np.uint8), fps, qwen_vl.sampled(min(frames, 300), fps)
+    )
     assert frames > 300 or np.rint(np.array(shown["seconds"]) * fps).tolist() == at.tolist()
 
 
@@ -101,7 +103,7 @@ def test_words_alone_can_be_asked_too(tiny, monkeypatch):
 def test_a_network_that_was_taught_a_caption_says_it(tmp_path, monkeypatch):
     monkeypatch.setattr(schema, "request", lambda: "What is this?")  # quick to learn
     network, processor = build("qwen2.5", tmp_path)
-    content = [{"type": "text", "text": schema.request()}, schema.shown(FRAMES[:4], 10.0)]
+    content = [{"type": "text", "text": schema.request()}, schema.frames_part(FRAMES[:4], 10.0)]
     inputs = qwen_vl.prepared(processor, [{"role": "user", "content": content}])
     teach(network, processor, inputs)
     network.eval().save_pretrained(tmp_path)

@@ -115,7 +115,7 @@ def test_answers_that_cannot_be_joined_are_refused(made, tmp_path):
     case = min(key["slots"])
     for name, data, message in (
         ("mixed", form(key, "m", {case: 1}, "model"), "by people and by models"),
-        ("score", form(key, "s", {case: 7}), "no answer of the form"),
+        ("score", form(key, "s", {case: 7}), "not an answer of the form"),
         ("study", form(key | {"study": "other"}, "o", {case: 1}), "study other"),
     ):
         one, two = tmp_path / f"{name}.json", tmp_path / f"{name}-ann.json"

@@ -10,7 +10,7 @@ import pytest
 from a2data.media import video
 from pipelines.cli.main import main
 from pipelines.ui.sample import NAMES, CancelledError, Progress, SingleFlight, job_of, sampled
-from pipelines.ui.shards import ShardReader, highlighted, looked_at
+from pipelines.ui.shards import ShardReader, highlight, triplet_outputs
 
 lacking = [name for name in ("diffusers", "gradio") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(lacking), reason=f"lacks {' and '.join(lacking)}")
@@ -80,9 +80,9 @@ def test_a_page_of_nothing_and_a_folder_of_no_shards_are_a_sentence(tmp_path, ca
 
 
 def test_the_phrases_of_a_prompt_are_marked_where_they_stand():
-    made = highlighted("a man in a red top", [(0, 18, "ref0"), (9, 18, "ref1")])
+    made = highlight("a man in a red top", [(0, 18, "ref0"), (9, 18, "ref1")])
     assert made == [("a man in ", "ref0"), ("a red top", "ref0 ref1")]
-    assert highlighted("a room", []) == [("a room", None)]
+    assert highlight("a room", []) == [("a room", None)]
 
 
 def test_an_empty_number_is_named(tmp_path):
@@ -201,5 +201,5 @@ def test_a_hostile_clip_of_the_index_is_not_written(tmp_path, monkeypatch, numbe
     packed = ShardReader(str(hostile_shards.make(tmp_path / "shards", key=clip)))
     before = hostile_shards.tree(tmp_path)
     with pytest.raises(gradio.Error):
-        looked_at(packed, clip)
+        triplet_outputs(packed, clip)
     assert hostile_shards.tree(tmp_path) == before

@@ -15,8 +15,8 @@ from a2data.store.tables import Store
 from pipelines import marks as marking
 from pipelines.report.audit import Pair
 from pipelines.triplets import triplets
-from pipelines.ui.browse import matching
-from pipelines.ui.pairs import Filters, chosen
+from pipelines.ui.browse import filter_rows
+from pipelines.ui.pairs import Filters, filter_pairs
 from pipelines.ui.work import WorkFolder
 
 HOSTILE = "${alert(1)} {{7}} <img src=x onerror=alert(2)>"
@@ -90,7 +90,7 @@ def test_pairs_are_filtered_by_state_kind_mark_and_text_and_ordered():
     marks = {"c/face/0": True, "c/face/1": False}
 
     def found(**by):
-        return chosen(pairs, lambda each: marks.get(each.target), Filters(which="all")._replace(**by))
+        return filter_pairs(pairs, lambda each: marks.get(each.target), Filters(which="all")._replace(**by))
 
     assert found() == [0, 1, 2]
     assert (found(which="references"), found(which="rejected"), found(kind="human")) == ([0, 2], [1], [2])
@@ -109,7 +109,7 @@ def test_clips_have_fates_elements_kinds_and_rejects_reasons(work):
     }
     assert work.groups("Elements")["human"] == 2
     assert work.groups("Rejected")["detect: blurred"] == 2
-    assert [row.key for row in matching(work.rows("Elements"), "upper", RED)] == [f"{RED}/upper/0"]
+    assert [row.key for row in filter_rows(work.rows("Elements"), "upper", RED)] == [f"{RED}/upper/0"]
     rows = work.rows("Elements") + work.rows("Clips")
     assert {row.key for row in rows} == work.pictures(rows).keys()
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pipelines.bench.triplets import marked
-from pipelines.bench.triplets.predictions import Element, Prediction, Ref, Sample, Seen
+from pipelines.bench.triplets.predictions import Element, Prediction, Ref, Sample, SourceMask
 from pipelines.marks import mark
 
-SEEN = Seen("a.mp4", 0, b"", (0, 0, 1, 1))
+SEEN = SourceMask("a.mp4", 0, b"", (0, 0, 1, 1))
 
 
 def element(name, *embedding):

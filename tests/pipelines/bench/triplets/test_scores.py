@@ -8,7 +8,7 @@ from toy_truth import truth
 
 from a2data.media.images import to_rle
 from pipelines.bench.triplets import match_truth, pairs, phrases, pictures, self_test, shots
-from pipelines.bench.triplets.predictions import Clip, Prediction, Ref, Sample, Seen, Slot
+from pipelines.bench.triplets.predictions import Clip, Prediction, Ref, Sample, Slot, SourceMask
 from pipelines.bench.triplets.score import score
 from pipelines.films.truth import Entity, Film, Shot, Transition, Truth, sight
 
@@ -99,29 +99,29 @@ def entity(name, mask, kind="human", **more):
 
 
 def ref(mask, role="human", **more):
-    return Ref(role, "c/human/0", 0, "d/human/0", "d", Seen("a.mp4", 5, to_rle(mask), WHOLE), **more)
+    return Ref(role, "c/human/0", 0, "d/human/0", "d", SourceMask("a.mp4", 5, to_rle(mask), WHOLE), **more)
 
 
 def test_a_mask_belongs_to_the_entity_it_covers():
     known = ground(entity("ann", square(10)), entity("bea", square(60)), entity("print", square(110), "poster")).truth
-    found = {x: match_truth.find(known, ref(square(x)).origin, "human") for x in (12, 58, 110)}
+    found = {x: match_truth.match_entity(known, ref(square(x)).origin, "human") for x in (12, 58, 110)}
     assert (found[12].id, found[12].iou) == ("ann", pytest.approx(38 / 42))
     assert found[58].id == "bea"
     assert found[110].entity.kind == "poster"
-    assert match_truth.find(known, ref(square(10)).origin, "object").id == ""
-    assert match_truth.find(known, ref(square(20, 25, 12), "face").origin, "face").id == "ann"
+    assert match_truth.match_entity(known, ref(square(10)).origin, "object").id == ""
+    assert match_truth.match_entity(known, ref(square(20, 25, 12), "face").origin, "face").id == "ann"
 
 
 def test_cleanliness_of_a_shifted_mask_is_what_geometry_says():
     here = ground(entity("ann", square(10)), entity("bea", square(50)))
     made = ref(square(18), white=0.99)
-    clean = pictures.cleanliness(here, made, match_truth.find(here.truth, made.origin, "human"))
+    clean = pictures.cleanliness(here, made, match_truth.match_entity(here.truth, made.origin, "human"))
     assert clean.purity == clean.completeness == pytest.approx(0.8)
     assert clean.iou == pytest.approx(32 / 48)
     assert clean.others == pytest.approx(0.8)  # a fifth of it is bea
     assert not clean.clean
     right = ref(square(10))
-    assert pictures.cleanliness(here, right, match_truth.find(here.truth, right.origin, "human")).clean
+    assert pictures.cleanliness(here, right, match_truth.match_entity(here.truth, right.origin, "human")).clean
 
 
 def test_a_half_transparent_rim_is_right_either_way():
