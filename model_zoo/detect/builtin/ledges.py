@@ -68,7 +68,7 @@ def ledge(plate: np.ndarray, head: Head) -> int:
         if near >= SHOULDER:
             low, high = sorted((sign * near, sign * (near + 1.3)))
             reaches.append(_span(head.x, low, high, head.side, width))
-    if len(reaches) < 2:
+    if len(reaches) < 2 or any(reach.start == reach.stop for reach in reaches):  # the head is outside of the picture
         return height
     middle, *sides = (np.median(lab[:, reach], axis=1) for reach in reaches)
     unlike = np.max([np.linalg.norm(middle - side, axis=1) for side in sides], axis=0) > LEDGE_LAB

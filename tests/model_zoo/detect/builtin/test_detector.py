@@ -238,6 +238,12 @@ def test_without_a_table_a_ledge_is_not_found():
     assert ledges([picture] * 4, [picture] * 4, [np.eye(3)] * 4, [head(160, 70, 36)] * 4) == [240] * 4
 
 
+@pytest.mark.parametrize("x", [-60, 380])
+def test_a_head_outside_of_the_picture_has_no_ledge(x):
+    picture = np.full((240, 320, 3), 200, np.uint8)
+    assert ledge(picture, head(x, 70, 36)) == 240
+
+
 def test_a_ledge_that_two_pictures_of_three_see_holds_for_all():
     bare = wall()
     paint_person(bare, 160, 70, 36)
