@@ -96,7 +96,10 @@ def test_compiled_checkpointed_and_sharded_is_the_same_as_one_plain_process(tmp_
     finish(start(2, step_of, tmp_path, replace(plain, activation_checkpointing=True, compile=True)))
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     assert first == second
-    assert first == pytest.approx(one, rel=1e-4 if frozen == "float32" else 2e-3)  # half a bit of bfloat16
+    # bfloat16 has 8 bits, and fused kernels round less often: a gradient sums these errors, a loss hardly
+    loss, norm = (1e-4, 1e-4) if frozen == "float32" else (2e-3, 2e-2)
+    assert first[:2] == pytest.approx(one[:2], rel=loss)
+    assert first[2:] == pytest.approx(one[2:], rel=norm)
 
 
 def finish(processes) -> None:

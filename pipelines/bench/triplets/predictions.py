@@ -7,6 +7,7 @@ the elements that have a phrase (match).
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,9 +129,14 @@ class Prediction:
 
 
 def read(work: Path, shards: Path) -> Prediction:
-    """Read the prediction of a finished run. Raises ValueError if the shards do not belong to the tables."""
+    """Read the prediction of a finished run. Raises ValueError for shards of another run and for two videos with one name."""
     store = Store(work)
     files = {v.video_id: Path(v.path).name for v in rows(store, "ingest", records.Video)}
+    if repeated := [name for name, count in Counter(files.values()).items() if count > 1]:
+        raise ValueError(
+            f"{work} has several videos named {min(repeated)}: films are matched with their truth by name, so score a run over "
+            "the films of one set alone"
+        )
     kept = {row.clip_id for row in rows(store, "select", records.Kept)}
     clips = {c.clip_id: c for c in rows(store, "segment", records.Clip)}
     elements = [

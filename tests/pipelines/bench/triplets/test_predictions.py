@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import toy_run
 from toy_truth import truth
 
+from a2data.records import Video
+from a2data.store.tables import Store
 from pipelines.bench.triplets import predictions
 from pipelines.bench.triplets.score import score
 from pipelines.bench.triplets.self_test import oracle
@@ -157,3 +160,11 @@ def test_the_target_of_a_reference_is_where_the_sample_states(run):
         ys, xs = np.nonzero(seen.in_source(film.height, film.width))
         found = np.array((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
         assert min(np.abs(found - np.array(box)).max() for box in boxes) <= 1
+
+
+def test_a_run_over_two_films_with_one_name_is_refused(run, tmp_path):
+    store = Store(tmp_path)
+    (film, *_) = predictions.rows(Store(run[0] / "work"), "ingest", Video)
+    store.write("ingest", 0, Video, [film, replace(film, video_id="f" * 16, path=f"/another/{Path(film.path).name}")])
+    with pytest.raises(ValueError, match=f"several videos named {Path(film.path).name}"):
+        predictions.read(tmp_path, tmp_path / "shards")
