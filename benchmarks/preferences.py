@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--reference-steps", type=int, default=400)
     parser.add_argument("--augmentations", type=int, default=8, help="variants of each training pair (default: 8)")
     parser.add_argument("--held-out", type=float, default=0.3, help="fraction of held-out clips (default: 0.3)")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--beta", type=float, default=500.0)
     parser.add_argument("--grades", default="3")
     parser.add_argument("--out", type=Path)
@@ -52,10 +53,10 @@ def main() -> None:
         reference = trained_reference(args.shards, out / "reference", args.reference_steps, args.held_out)
         found = {
             (method, seed): trained(pairs, reference, out, method, seed, args)
-            for method in METHODS
+            for method in args.methods
             for seed in args.seeds
         }
-        show(found, args.seeds)
+        show(found, args.methods, args.seeds)
         for seed in args.seeds:
             print(f"reward model, seed {seed}: " + to_text(train_reward(pairs, out / f"reward-{seed}", seed)))
 
@@ -111,14 +112,14 @@ def trained(pairs: str, reference: Path, out: Path, method: str, seed: int, args
     )
 
 
-def show(found: dict[tuple[str, int], Any], seeds: list[int]) -> None:
+def show(found: dict[tuple[str, int], Any], methods: list[str], seeds: list[int]) -> None:
     print("seed  method                         accuracy   margin  error of better  of worse")
     for (method, seed), one in found.items():
         print(
             f"{seed:4d}  {METHODS[method]:30} {one.accuracy:7.1%} {one.margin:+9.3f} {one.better_change:+13.2%} "
             f"{one.worse_change:+9.2%}"
         )
-    for method, name in METHODS.items():
+    for method in methods:
         margins: dict[str, list[float]] = defaultdict(list)
         kinds: dict[str, list[float]] = defaultdict(list)
         for seed in seeds:
@@ -127,7 +128,7 @@ def show(found: dict[tuple[str, int], Any], seeds: list[int]) -> None:
                 margins[key.partition(f"-{kind}")[0]].append(margin)
                 kinds[kind].append(margin)
         middle, low, high = student(np.array([np.mean(each) for each in margins.values()]))
-        print(f"{name}: margin {middle:+.3f}, 95 % over {len(margins)} held-out clips {low:+.3f} … {high:+.3f}")
+        print(f"{METHODS[method]}: margin {middle:+.3f}, 95 % over {len(margins)} held-out clips {low:+.3f} … {high:+.3f}")
         print("  accuracy by kind: " + "  ".join(f"{kind} {np.mean(np.array(m) > 0):.0%}" for kind, m in kinds.items()))
 
 
