@@ -33,7 +33,7 @@ def cluster():
 
     os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(toy.__file__), os.getcwd()])
     # by default 15, at which other tests starve a worker for longer than the limits of these tests
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray spells it so)
     bare = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
     cluster = Cluster(initialize_head=True, head_node_args=bare)
     cluster.add_node(**bare, num_gpus=2)
