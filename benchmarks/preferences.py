@@ -128,7 +128,9 @@ def show(found: dict[tuple[str, int], Any], methods: list[str], seeds: list[int]
                 margins[key.partition(f"-{kind}")[0]].append(margin)
                 kinds[kind].append(margin)
         middle, low, high = student(np.array([np.mean(each) for each in margins.values()]))
-        print(f"{METHODS[method]}: margin {middle:+.3f}, 95 % over {len(margins)} held-out clips {low:+.3f} … {high:+.3f}")
+        print(
+            f"{METHODS[method]}: margin {middle:+.3f}, 95 % over {len(margins)} held-out clips {low:+.3f} … {high:+.3f}"
+        )
         print("  accuracy by kind: " + "  ".join(f"{kind} {np.mean(np.array(m) > 0):.0%}" for kind, m in kinds.items()))
 
 
