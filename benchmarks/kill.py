@@ -41,7 +41,7 @@ ENVIRONMENT = os.environ | {
 NOTED = "A2DATA_BENCHMARK_TILES"  # path of a file that grows by one byte with each started tile
 FACES, TILE, SHARDS = 3000, 512, 12  # 36 tiles
 # Titles of Ray processes that run a job, or a tile.
-TITLES = {"films": b"ray::Worker.run", "join": b"ray::spread"}
+TITLES = {"films": b"ray::Worker.run", "join": b"ray::task_map"}
 
 
 class Run:

@@ -46,7 +46,7 @@ class Detect(Stage):
     min_side_px: int = 40
     """smallest shorter side of a track's median box, pixels"""
     min_track_coverage: float = 0.3
-    """least fraction of sampled frames with the element; two frames if there are two"""
+    """least fraction of sampled frames with the element; at least two frames of several"""
     max_elements: int = 6
     """most elements per clip, by duration times size"""
 

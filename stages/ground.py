@@ -53,7 +53,7 @@ class Ground(Stage):
     min_side_px: int = 40
     """shorter side of a track's median box, pixels"""
     min_track_coverage: float = 0.3
-    """least fraction of sampled frames with the element; two frames if there are two"""
+    """least fraction of sampled frames with the element; at least two frames of several"""
     max_elements: int = 4
     """most elements per clip, by duration times size"""
     max_nouns: int = 8

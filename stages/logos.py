@@ -29,7 +29,7 @@ class Framed(ClipThumbs):
 
 @dataclass(frozen=True)
 class Logos(Stage):
-    """Clips of a video -> the score "logo" of each: fraction of its picture under marks that the video has, 0 to 1.
+    """Clips of a video -> the score "logo" of each: fraction of the picture under marks that stay in place, 0 to 1.
 
     It is 0 for videos that show fewer than `model_zoo.quality.overlays.MIN_PICTURES` different places, such as a short shot of a
     static camera: a mark cannot be told from the scene there.

@@ -49,7 +49,7 @@ class Select(Stage):
     max_luma: float = 0.94
     """highest mean luma, 0 to 1"""
     max_luma_range: float = 0.6
-    """largest difference of luma between two frames, 0 to 1"""
+    """largest difference in mean luma between two frames, 0 to 1"""
     max_bars: float = 0.5
     """largest fraction of the source picture under letterbox bars, 0 to 1"""
     max_text: float = 0.15
@@ -83,7 +83,7 @@ class Select(Stage):
     min_flow_top5: float = -inf
     """lowest displacement of the fastest pixels, px at a shorter side of 256; VBench uses 6"""
     min_codec_motion: float = -inf
-    """lowest mean motion vector, widths plus heights; signing has 0.0006"""
+    """lowest mean motion vector, widths plus heights; sign language has 0.0006"""
     min_codec_motion_least: float = -inf
     """lowest minimum of the motion vectors, widths plus heights; cosmos-curate uses 0.000001"""
 

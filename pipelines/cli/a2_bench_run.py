@@ -58,7 +58,7 @@ def _model_flags(sub: argparse.ArgumentParser) -> None:
         "metrics are then labelled with its name; repeatable",
     )  # fmt: skip
     sub.add_argument(
-        "--metric", action="append", default=[], metavar="STAGE",
+        "--metric", action="append", default=[], metavar="METRIC",
         help="metric to compute: identity, copy-paste, subject-consistency, quality, aesthetic, motion-smoothness, "
         "dynamic-degree or text-alignment; repeatable (default: all)",
     )  # fmt: skip

@@ -16,7 +16,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         command.add_argument(name, metavar=metavar, help=f"{name} work folder, or folder of shards")
     command.add_argument("--html", metavar="FILE", help="also write a page with the pictures of both sides")
     command.add_argument(
-        "--most", type=int, default=40, help="triplets that are listed and drawn (default: %(default)s)"
+        "--limit", type=int, default=40, help="number of triplets to list and draw (default: %(default)s)"
     )
     command.set_defaults(func=run)
 
@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the differences. Returns 1 if a triplet differs."""
     first, second = _side(args.first), _side(args.second)
     differences = diff.diff(first, second)
-    print(diff.text(differences, args.most), end="")
+    print(diff.text(differences, args.limit), end="")
     if args.html:
-        diff.write_page(Path(args.html), differences, first, second, args.most)
+        diff.write_page(Path(args.html), differences, first, second, args.limit)
         print(f"page: {args.html}")
     return int(bool(differences.changes))
 

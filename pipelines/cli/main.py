@@ -135,7 +135,8 @@ def parser() -> TopLevelParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():
         build = partial(_build, command)
-        commands.add_parser(name, help=command.summary, description=command.summary, build=build)
+        first_sentence = command.summary.partition(". ")[0].removesuffix(".")
+        commands.add_parser(name, help=first_sentence, description=command.summary, build=build)
     return top
 
 

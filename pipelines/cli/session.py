@@ -210,6 +210,7 @@ def run_stages(
     else:
         from pipelines.run import local
 
+        local.set_threads()
         count = max([1, *_workers(args.workers, stages).values()])
         executor = local.InProcessExecutor(store) if args.in_process else local.ProcessExecutor(store, count, limits)
     listeners = [progress_listener(store, args.quiet, shards, names, args.log_json)]

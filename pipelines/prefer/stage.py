@@ -79,7 +79,7 @@ class Prefer(Stage):
     """two folders with <clip_id>.mp4 each, DIR|DIR, sampled with the same prompts and references: the video that copies the
     references less is preferred"""
     min_copy_gap: float = 0.1
-    """lowest difference of the copy-paste scores of two results"""
+    """lowest difference in copy-paste score between two results"""
     frames: int = 81
     """frames of each video, 4 n + 1; shorter clips are rejected"""
     seed: int = 0
@@ -91,11 +91,11 @@ class Prefer(Stage):
     min_content: float = 0.6
     """lowest common part of their colour histograms, 0 to 1"""
     max_luma: float = 0.1
-    """highest difference of their mean luma, 0 to 1"""
+    """highest difference in their mean luma, 0 to 1"""
     max_sharpness: float = 1.0
     """highest log2 of the ratio of their sharpness"""
     max_text: float = 0.05
-    """highest difference of their similarity with the prompt"""
+    """highest difference in their similarity to the prompt"""
 
     def __post_init__(self) -> None:
         if unknown := [kind for kind in self.kinds.split("|") if kind not in KINDS]:

@@ -30,6 +30,15 @@ HEARTBEAT_S = 1.0  # interval between reports of a child
 KILL_S = 10.0  # wait after SIGKILL; a process blocked on a dead network disk ignores signals
 
 
+def set_threads() -> str:
+    """Set OMP_NUM_THREADS to 1 unless it is set, and return it.
+
+    Networks add in another order with other numbers of threads, so a number that followed from the workers or the machine would
+    change the last bits of embeddings. Call it before torch is imported.
+    """
+    return os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 class InProcessExecutor:
     """Executor with one worker in this process, for tests and debuggers. A crash or hang of a job affects the whole run."""
 
@@ -60,8 +69,7 @@ class ProcessExecutor:
     def __init__(self, store: Store, count: int = 1, timeouts: Timeouts | None = None):
         self.store, self.count = store, count
         self.watchdog = Watchdog(timeouts or Timeouts())
-        # inherited by the children; otherwise each starts a thread per core and they compete for the cores
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        set_threads()  # the children inherit it
         self.idle: list[_Child] = []
         self.busy: dict[_Child, tuple[Group, Job]] = {}
         self.waiting = 0  # jobs that can start

@@ -6,6 +6,7 @@ themselves, so its root must be reachable from every node (a shared folder, or a
 
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from a2data.store.tables import Store
 from a2data.task_map import map_serial
 from model_zoo import cards
 from pipelines.run.bounded import RESUME
-from pipelines.run.local import ModelCache, attempt_job
+from pipelines.run.local import ModelCache, attempt_job, set_threads
 from pipelines.run.schedule import ClusterLostError, Group, Job, JobResult
 from pipelines.run.watchdog import Timeouts, Verdict, Watchdog
 
@@ -33,9 +34,13 @@ REMINDER_S = 60.0  # interval of messages about pending workers
 
 
 class Worker:
-    """Actor that runs the stages of a group with their models on one node. cpus: CPUs requested by each task of a task map."""
+    """Actor that runs the stages of a group with their models on one node.
 
-    def __init__(self, store: Store, cpus: float = 1):
+    cpus: CPUs requested by each task of a task map. threads: those of the driver's set_threads.
+    """
+
+    def __init__(self, store: Store, cpus: float = 1, threads: str = "1"):
+        os.environ["OMP_NUM_THREADS"] = threads  # Ray sets the actor's CPUs; torch is not imported yet
         self.store, self.models, self.cpus = store, ModelCache(), cpus
         self.progress: Progress | None = None  # of the current job
 
@@ -224,7 +229,7 @@ class RayExecutor:
         actor: Any = (
             ray.remote(concurrency_groups={"report": 1})(Worker)  # type: ignore[call-overload]
             .options(num_cpus=shape[0], num_gpus=shape[1], max_restarts=0)
-            .remote(self.store, shape[0])
+            .remote(self.store, shape[0], set_threads())
         )
         self.pools[shape].append(actor)
         self.starting[actor.ready.remote()] = shape, actor

@@ -56,7 +56,7 @@ class Job:
     frames: int = 81
     """frames to sample, 4 n + 1; with A2, each reference takes up 4 of them (default: as trained, else 81)"""
     steps: int = 50
-    """denoising steps (default: 50; as distilled with such a scheduler)"""
+    """denoising steps (default: 50; with the schedulers of distilled weights, theirs)"""
     guidance_scale: float = 5.0
     """scale of CFG on the prompt; at 1 or below CFG is off, which halves the time (default: 5.0; 1.0 if trained without dropped
     captions)"""

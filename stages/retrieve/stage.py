@@ -60,9 +60,9 @@ class Retrieve(Stage):
     min_background: float = 0.0
     """cosine at which two backgrounds are the same place; 0 as for min_face"""
     duplicate_similarity: float = 0.998
-    """similarity of a duplicate picture, as a fraction of threshold to 1"""
+    """similarity of a duplicate picture, as a fraction of the way from the threshold to 1"""
     min_margin: float = 0.1
-    """lead over the nearest other identity, as a fraction of threshold to 1"""
+    """lead over the nearest other identity, as a fraction of the way from the threshold to 1"""
     top_k: int = 64
     """nearest neighbours per element"""
     ann_min_elements: int = 20_000_000

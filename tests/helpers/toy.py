@@ -75,6 +75,21 @@ class Heavy(Measure):
 
 
 @dataclass(frozen=True)
+class Threads(Measure):
+    """The number of threads with which torch computes in the worker."""
+
+    @classmethod
+    def name(cls) -> str:
+        return "measure"
+
+    def run(self, model, clips):
+        import torch
+
+        for clip in clips:
+            yield Score(clip.clip_id, "threads", float(torch.get_num_threads()))
+
+
+@dataclass(frozen=True)
 class Choose(Stage):
     reads = {"cut": Kept, "measure": Score}
     writes = Kept

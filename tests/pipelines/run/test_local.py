@@ -6,8 +6,9 @@ import time
 
 import pytest
 import toy
-from toy import Choose, Cut, Heavy, Join, Measure
+from toy import Choose, Cut, Heavy, Join, Measure, Threads
 
+from a2data.records import Score
 from pipelines.run.local import InProcessExecutor, ModelCache, ProcessExecutor
 from pipelines.run.lock import exclusive_lock
 from pipelines.run.schedule import run
@@ -39,6 +40,17 @@ def test_a_child_that_dies_idle_is_replaced(store):
     assert summary.failed_jobs == {}
     assert store.shards("measure") == [0]
     assert not crew.busy
+
+
+@pytest.mark.parametrize(("setting", "threads"), [(None, 1.0), ("2", 2.0)])
+def test_the_number_of_workers_does_not_set_the_threads_of_networks(store, monkeypatch, setting, threads):
+    """With two, they add in another order, and the last bits of embeddings differ."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # restored after the test
+    monkeypatch.delenv("OMP_NUM_THREADS") if setting is None else monkeypatch.setenv("OMP_NUM_THREADS", setting)
+
+    run([Cut(), Threads()], store, [0], ProcessExecutor(store, 1))
+
+    assert {row.value for row in store.read("measure", 0, Score)} == {threads}
 
 
 def test_children_end_with_the_run(store):

@@ -11,7 +11,7 @@ import pytest
 import toy
 import toy_pairs
 import toy_stuck
-from toy import Choose, Cut, Join, Measure, digests, remove_all
+from toy import Choose, Cut, Join, Measure, Threads, digests, remove_all
 
 from a2data.records import Reference, Score
 from a2data.store.tables import Store
@@ -63,6 +63,15 @@ def test_ray_makes_the_same_as_this_process_does(cluster, store):
     crew = RayExecutor(store, {"cut": 1, "measure": 2}, cpus=0.25)
     assert run(toy.toy(), store, SHARDS, crew).jobs == 4 * len(SHARDS)
     assert digests(store, SHARDS) == here
+
+
+def test_the_cpus_of_a_worker_do_not_set_the_threads_of_networks(cluster, store, monkeypatch):
+    """Ray would set one for each CPU, and the last bits of embeddings would differ."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+
+    run([Cut(), Threads()], store, [0], RayExecutor(store, cpus=1))
+
+    assert {row.value for row in store.read("measure", 0, Score)} == {2.0}
 
 
 def test_more_pools_than_cpus_do_not_wait_for_one_another(cluster, store):
