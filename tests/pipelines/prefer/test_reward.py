@@ -112,10 +112,11 @@ def test_accuracy_and_calibration_equal_a_count_by_hand():
 
 
 def test_bad_input_is_reported(planted, tmp_path, capsys):
+    few = written(tmp_path / "few", [(n, "frozen", moving(n), moving(n + 1), False) for n in range(4)])
     with pytest.raises(FloatingPointError, match="reward of the pair clip"):
-        reward.train(planted, tmp_path / "a", replace(SETTINGS, learning_rate=1e30), log=lambda text: None)
+        reward.train(few, tmp_path / "a", replace(SETTINGS, learning_rate=1e30), log=lambda text: None)
     assert not (tmp_path / "a").exists()
-    assert main(["reward", "train", planted, "--out", str(tmp_path / "a"), "--learning-rate", "1e30"]) == 1
+    assert main(["reward", "train", few, "--out", str(tmp_path / "a"), "--learning-rate", "1e30"]) == 1
     assert capsys.readouterr().err.startswith("a2data: the reward of the pair clip")
     a, b = moving(0), moving(1)
     disagree = written(tmp_path / "d", [(0, "frozen", a, b, False), (1, "frozen", b, a, False)])

@@ -38,18 +38,21 @@ def opened(browser, monkeypatch):
     """A function that serves a page and opens it; no request leaves this machine."""
     from pipelines.ui import page
 
-    served, asked = [], []
+    served, tabs, asked = [], [], []
 
     def open_(*args, **screen):
         made = page.serve(page.page(*args), out=args[2])
         served.append(made)
         tab = browser.new_page(**screen)
+        tabs.append(tab)
         tab.set_default_timeout(WAIT_MS)
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(made.local_url)
         return tab
 
     yield open_
+    for tab in tabs:
+        tab.close()  # the server waits for open connections
     for made in served:
         made.close()
     outside = [url for url in asked if not url.startswith(("http://127.0.0.1", "data:", "blob:"))]

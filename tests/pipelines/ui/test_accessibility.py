@@ -61,8 +61,15 @@ def shards(tab, _):
     tab.locator(".json-node .string").first.wait_for()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1400, "light"),
+        (390, "dark"),
+        pytest.param(1400, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_serious_and_every_tab_fits(browser, address, serious, tmp_path, width, scheme):
     import tiny_a2
 
