@@ -65,8 +65,7 @@ class Run:
         rows = [row for shard in store.shards("retrieve") for row in store.read("retrieve", shard, Reference)]
         packed = (self.root / "shards").exists()
         sha256 = tars_sha256(self.root / "shards") if packed else hashlib.sha256(repr(rows).encode()).hexdigest()
-        jobs = len(re.findall(r"^\[ *[\d.]+ s\] .* done, ", self.log.read_text(), re.MULTILINE))
-        print(f"  {what}: {jobs} jobs done, {len(rows)} references, sha256 {sha256[:16]}", flush=True)
+        print(f"  {what}: {len(rows)} references, sha256 {sha256[:16]}", flush=True)
         return sha256
 
 
