@@ -21,7 +21,7 @@ VIEWS = {
     "side_view": "seen from the side",
     "over_the_shoulder": "seen over the shoulder",
     "overhead_view": "seen from overhead",
-    "point_of_view": "seen through the eyes of somebody",
+    "point_of_view": "from a first-person point of view",
     "aerial_view": "seen from the air",
     "overlooking_view": "seen from above",
 }

@@ -55,7 +55,7 @@ class Caption(Stage):
     row_noun = "captions"
     accounts_for = "clip_id"
     uncached_fields: ClassVar[tuple[str, ...]] = ("max_concurrency",)
-    version = 6
+    version = 7
 
     captioner: str = "builtin-caption"
     """card of the base captioner, or openai:http://HOST:8000/v1#MODEL"""
