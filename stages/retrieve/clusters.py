@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from a2data.task_map import TaskMap, map_serial
-from stages.retrieve.join import decode, least_code
+from stages.retrieve.join import decode, least_code, neighbour
 from stages.retrieve.nearest import TILE, top_k, top_k_codes
 
 # A node is compared with this fraction of a cluster, its nearest nodes, but at least MIN_NEAREST; see `neighbourhood_margin`.
@@ -102,8 +102,7 @@ def mutual_neighbours(codes: np.ndarray, min_similarity: float) -> np.ndarray:
         ascending = np.flatnonzero(nodes < others)
         for first in range(0, len(ascending), ENTRIES):
             chunk = ascending[first : first + ENTRIES]
-            _, reverse = decode(codes[others[chunk]])
-            mutual = chunk[(reverse == nodes[chunk, None]).any(1)]
+            mutual = chunk[(neighbour(codes[others[chunk]]) == nodes[chunk, None]).any(1)]
             pairs.append(np.stack([nodes[mutual], others[mutual]], 1))
             scores.append(similarity[mutual])
     all_pairs, all_scores = np.concatenate(pairs), np.concatenate(scores)

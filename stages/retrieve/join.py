@@ -106,7 +106,8 @@ def merge(best: np.ndarray, row: np.ndarray, found: np.ndarray) -> None:
     best[rows] = np.partition(all_codes, -k, axis=1)[:, -k:]
 
 
-SHIFT = 1 << 32
+BITS = 32
+SHIFT = 1 << BITS
 NONE = np.iinfo(np.int64).min
 
 
@@ -123,10 +124,15 @@ def least_code(low: float) -> int:
 
 
 def similarity(code: np.ndarray) -> np.ndarray:
-    return np.round(code // SHIFT * STEP, 5)
+    return np.round((code >> BITS) * STEP, 5)
+
+
+def neighbour(codes: np.ndarray) -> np.ndarray:
+    """Return the indices of codes, int64; SHIFT - 1 for NONE."""
+    return SHIFT - 1 - (codes & SHIFT - 1)
 
 
 def decode(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return similarities, float64, and indices, int64; -inf and -1 for NONE."""
     found = codes > NONE
-    return np.where(found, similarity(codes), -np.inf), np.where(found, SHIFT - 1 - codes % SHIFT, -1)
+    return np.where(found, similarity(codes), -np.inf), np.where(found, neighbour(codes), -1)

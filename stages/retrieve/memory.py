@@ -18,7 +18,7 @@ from a2data.records import Reject
 from a2data.store.earlier import Earlier
 from stages.retrieve.candidates import Groups, Targets
 from stages.retrieve.corpus import Corpus
-from stages.retrieve.join import NONE, SHIFT
+from stages.retrieve.join import NONE, neighbour
 from stages.retrieve.judge import floor_to_step
 from stages.retrieve.nearest import top_k_codes
 
@@ -122,7 +122,7 @@ def update_neighbours(
             part = part[moved[part] >= 0]
             old_codes = lists[part]
             present = old_codes > NONE
-            old_index = np.where(present, SHIFT - 1 - old_codes % SHIFT, 0)
+            old_index = np.where(present, neighbour(old_codes), 0)
             new_index = moved[old_index]
             has_lost = (present & (new_index < 0)).any(1)
             codes[moved[part]] = np.where(present, old_codes + old_index - new_index, NONE)
@@ -135,7 +135,7 @@ def update_neighbours(
         part = complete[start : start + ROWS_PER_BATCH]
         found = top_k_codes(vectors[part], vectors[new], min(k, len(new)), clips[part], clips[new], **search_options)
         present = found > NONE
-        index = np.where(present, SHIFT - 1 - found % SHIFT, 0)
+        index = np.where(present, neighbour(found), 0)
         found = np.where(present, found + index - new[index], NONE)
         codes[part] = np.sort(np.concatenate([codes[part], found], axis=1), axis=1)[:, : -k - 1 : -1]
     return codes

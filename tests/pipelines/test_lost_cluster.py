@@ -24,7 +24,7 @@ DRIVER = """
     from a2data.store.tables import Store
     from pipelines.cli import demo_films
     from pipelines.cli import main as cli
-    from pipelines.run.bounded import Bounded
+    from pipelines.run.bounded import TimeoutExecutor
     from pipelines.run.on_ray import RayExecutor
     from pipelines.run.schedule import run
 
@@ -44,7 +44,7 @@ DRIVER = """
 
     def work(args):
         threading.Thread(target=kill, daemon=True).start()
-        return len(run(stages, store, shards, Bounded(RayExecutor(store, cpus=0.5))).failed_jobs)
+        return len(run(stages, store, shards, TimeoutExecutor(RayExecutor(store, cpus=0.5))).failed_jobs)
 
     demo_films._render = work
     sys.exit(cli.main(["demo-films", "none"]))
