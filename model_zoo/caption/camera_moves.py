@@ -106,7 +106,7 @@ def _pieces(steps: list[Step | None], fps: float, most: int) -> list[list[Step |
     speeds = _speeds(steps)
     cuts = range(shortest, len(steps) - shortest + 1)
     cost, cut = min((_unrest(speeds[:k]) + _unrest(speeds[k:]), k) for k in cuts)
-    if cost > SPLITS * _unrest(speeds) or not _differ(steps[:cut], steps[cut:], fps):
+    if cost > SPLITS * _unrest(speeds) or not _contradict(steps[:cut], steps[cut:], fps):
         return [steps]
     before = _pieces(steps[:cut], fps, most - 1)
     return [*before, *_pieces(steps[cut:], fps, most - len(before))]
@@ -123,7 +123,7 @@ def _unrest(speeds: np.ndarray) -> float:
     return float(((speeds - speeds.mean(axis=0)) ** 2).sum())
 
 
-def _differ(before: Sequence[Step | None], after: Sequence[Step | None], fps: float) -> bool:
+def _contradict(before: Sequence[Step | None], after: Sequence[Step | None], fps: float) -> bool:
     """Return whether two phases are worth separating. A static one must be static, not the start of a motion."""
     moves = [total(steps, len(steps) * step_s(fps)) for steps in (before, after)]
     names = [{m.name for m in motions(move)} - {"handheld", "static"} for move in moves]
