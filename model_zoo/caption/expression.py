@@ -25,7 +25,9 @@ MAX_FACES = 8  # most sampled frames of a face
 BATCH = 32  # most faces per batch
 MIN_FACE_PX = 24  # smaller faces have no readable expression
 MAX_YAW = 0.6  # offset of the nose from the middle of the eyes, in eye distances; beyond it half of the face is hidden
-MIN_SMILE_LIFT = 0.055  # of the mouth's corners, see mesh.lift: halfway between people who smile and people who do not
+MIN_SMILE_LIFT = (
+    0.055  # of the mouth's corners, see mesh.smile_lift: halfway between people who smile and people who do not
+)
 MIN_CHANGE_PROBABILITY = 0.6  # least mean probability of both halves' own expressions for "neutral, then happy"
 
 Classify = Callable[[np.ndarray], np.ndarray]
@@ -65,7 +67,7 @@ def smile_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]
                 mesh.of_head(find, run, frames[faces[0].frames[i]], faces[0].boxes[i])
                 for i in sample_indices(frames, faces)
             ]
-            lifts = [mesh.lift(face.points) for face in meshes if face]
+            lifts = [mesh.smile_lift(face.points) for face in meshes if face]
             if lifts and np.median(lifts) > MIN_SMILE_LIFT:
                 answers.append((f"subjects.{n}.expression", "smiling", 0.7))
         return answers
