@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from model_zoo.caption import camera, camera_moves
-from model_zoo.caption.measured import Thing, in_front
+from model_zoo.caption.measured import ElementHint, foreground_boxes
 from pipelines.films import people
 from pipelines.films.renderer import paint
 
@@ -134,8 +134,10 @@ def render(truth: str, speed: str, condition: str, pictures: tuple[str, ...], rn
     if condition.startswith("subject"):
         seen, covered = walk(frames, rng)
         if condition == "subject with its box":
-            person = Thing("p", "human", "person", "", sorted(seen)[::5], [seen[i] for i in sorted(seen)[::5]], {})
-            boxes = in_front(count, [person])
+            person = ElementHint(
+                "p", "human", "person", "", sorted(seen)[::5], [seen[i] for i in sorted(seen)[::5]], {}
+            )
+            boxes = foreground_boxes(count, [person])
     if condition == "noisy":
         frames = np.clip(frames + rng.normal(0, 8, frames.shape), 0, 255).astype(np.uint8)
     return Clip(truth, speed, frames, boxes, covered)
@@ -180,7 +182,7 @@ def hash_of(word: str) -> int:
 
 def called(clip: Clip) -> tuple[str, list[str]]:
     """Return the move as the expert describes it, its parts in alphabetical order, and its speeds."""
-    steps = camera.follow(clip.frames, camera.sampled(len(clip.frames), FPS), clip.boxes)
+    steps = camera.background_steps(clip.frames, camera.sample_indices(len(clip.frames), FPS), clip.boxes)
     told = camera_moves.phases(steps, FPS)
     return ordered(">".join("+".join(m.name for m in phase) for phase in told)), [m.speed for p in told for m in p]
 

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.camera import HELD_OUT, TUNED_ON, picture, table
 from model_zoo import cards, roles
 from model_zoo.caption import measured
-from model_zoo.caption.measured import Thing
+from model_zoo.caption.measured import ElementHint
 from pipelines.films import people
 from pipelines.films.renderer import paint
 from stages.faces import Faces, head_box, position_score_in_box, roll, yaw
@@ -111,10 +111,12 @@ def own(faces: list[roles.Face], box: measured.Box) -> list[roles.Face]:
 
 def called(frame: np.ndarray, box: measured.Box, faces: list[roles.Face]) -> str:
     """Return the shot type that the expert reports."""
-    things = [Thing("p", "human", "person", "", [0], [box], {})]
+    things = [ElementHint("p", "human", "person", "", [0], [box], {})]
     for face in faces[:1]:
         told = {"yaw": f"{yaw(face.landmarks):.2f}", "roll": f"{roll(face.landmarks):.0f}"}
-        things.append(Thing("p/face", "face", "face", "p", [0], [head_box(face.landmarks, *frame.shape[:2])], told))
+        things.append(
+            ElementHint("p/face", "face", "face", "p", [0], [head_box(face.landmarks, *frame.shape[:2])], told)
+        )
     said = {field: value for field, value, _ in measured.shot(frame[None], 15.0, things, {})}
     return said.get("shot_type", "")
 

@@ -73,7 +73,7 @@ def overfitted(folder: Path, steps: int = 3000, seed: int = 0) -> Any:
     from model_zoo.a2 import pipeline, references, tiny
 
     clips = [pattern(start, WINDOW) for start in range(WIDTH)]
-    tiny.save_start(folder, clips, [WORDS], seed)
+    tiny.save_initial_checkpoint(folder, clips, [WORDS], seed)
     pipe = pipeline.load(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     torch.manual_seed(seed)
@@ -99,7 +99,7 @@ def learn(
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.0)
     slope = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     processors = {name: type(processor)() for name, processor in network.attn_processors.items()}
-    padding.shorten(network)
+    padding.merge_padding(network)
     shown, words, looks = (each.expand(BATCH, *[-1] * (each.ndim - 1)) for each in (given, text, tokens))
     network.train()
     for _ in range(steps):
@@ -108,7 +108,7 @@ def learn(
         noise, at = torch.randn_like(x0), level[:, None, :, None, None]
         seen = torch.cat([(1 - at) * x0 + at * noise, shown], dim=1)
         times = (level * 1000).repeat_interleave(HEIGHT * WIDTH // 256, dim=1)
-        predicted = network(seen, times, network.one_padding.fill_up(words), looks, return_dict=False)[0]
+        predicted = network(seen, times, network.text_padding_cache.pad_text(words), looks, return_dict=False)[0]
         loss = (predicted - (noise - x0)).square().mean((1, 3, 4))[~known].mean()
         optimiser.zero_grad()
         loss.backward()
@@ -117,7 +117,7 @@ def learn(
         slope.step()
     network.eval()
     network.set_attn_processor(processors)
-    del network.one_padding
+    del network.text_padding_cache
 
 
 def levels() -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,8 +190,8 @@ def main() -> None:
     print(f"{'':44s} step error, px      change, of 255\n{'':44s} joins  inside     joins  inside  ratio")
     arms = {
         "history under noise of 0.02": lambda seed: sampled(pipe, seed),
-        "history without noise": lambda seed: sampled(pipe, seed, history_noise=0),
-        "history, latent frames 2 steps apart": lambda seed: sampled(pipe, seed, block=1, lag=2),
+        "history without noise": lambda seed: sampled(pipe, seed, addnoise_condition=0),
+        "history, latent frames 2 steps apart": lambda seed: sampled(pipe, seed, causal_block_size=1, ar_step=2),
         "independent windows": lambda seed: independent(pipe, seed),
         "the bar itself": lambda seed: pattern(seed, FRAMES - 4),
     }

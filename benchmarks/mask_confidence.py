@@ -19,7 +19,7 @@ from a2data import records
 from a2data.elements import build
 from a2data.media import images
 from a2data.store.tables import Store
-from model_zoo.detect.mask_confidence import MaskCues, signs_of
+from model_zoo.detect.mask_confidence import MaskCues, cues_of
 from pipelines.bench.triplets import match_truth, pictures
 from pipelines.bench.triplets.predictions import Prediction, Ref, SourceMask, rows
 from pipelines.films import truth
@@ -33,14 +33,14 @@ class Judged(NamedTuple):
     """An observation, and whether its mask is right."""
 
     kind: str
-    signs: MaskCues
+    cues: MaskCues
     quality: float
     right: bool
     certainty: float = -1.0  # of the detector
 
     @property
     def confidence(self) -> float:
-        return max(self.signs.confidence, self.certainty)
+        return max(self.cues.confidence, self.certainty)
 
 
 def main() -> None:
@@ -60,13 +60,13 @@ def judged(films: Path, work: Path) -> Iterator[list[Judged]]:
     for film in rows(store, "segment", records.ClipVideo):
         if film.clip_id in kept:
             tracks = stage.tracks(models, film)[0]
-            signs = signs_of(film.frames, [[(s.frame, s.mask) for s in track] for track in tracks])
+            cues = cues_of(film.frames, [[(s.frame, s.mask) for s in track] for track in tracks])
             for n, track in enumerate(tracks):
                 others = [s for other in tracks if other is not track for s in other]
                 marks = build.qualities(film.frames, track, others)
                 yield [
-                    Judged(s.kind, sign, mark, is_right(known, film, files[film.video_id], s), s.mask_confidence)
-                    for s, sign, mark in zip(track, signs[n], marks, strict=True)
+                    Judged(s.kind, cue, mark, is_right(known, film, files[film.video_id], s), s.mask_confidence)
+                    for s, cue, mark in zip(track, cues[n], marks, strict=True)
                 ]
 
 
@@ -95,7 +95,7 @@ def table(tracks: list[list[Judged]]) -> Iterator[str]:
     human = np.array([s.kind == "human" for s in seen])
     yield f"{len(seen)} observations of {len(tracks)} tracks, {right.sum()} right"
     yield "| cue | all | people | objects |\n|---|---|---|---|"
-    columns = {name: np.array([getattr(s.signs, name) for s in seen]) for name in MaskCues._fields}
+    columns = {name: np.array([getattr(s.cues, name) for s in seen]) for name in MaskCues._fields}
     columns |= {name: np.array([getattr(s, name) for s in seen]) for name in ("certainty", "confidence")}
     for name, values in (columns | {"quality": np.array([s.quality for s in seen])}).items():
         areas = [auc(values[of], right[of]) for of in (human | ~human, human, ~human)]

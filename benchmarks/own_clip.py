@@ -174,7 +174,7 @@ def losses(model: Path, mine: Path, encoding: Any) -> np.ndarray:
     from stages.encode.settings import clip_of
 
     network = load_transformer(model, torch.float32).eval()
-    padding.shorten(network)
+    padding.merge_padding(network)
     nothing = load_file(mine / "encoded" / "no_references.safetensors")["condition"]
     bucket = (encoding.frames, encoding.height, encoding.width)
     common: dict[str, Any] = {"view": "encoded", "index": "index.parquet", "buckets": [bucket]}

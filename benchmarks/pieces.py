@@ -39,7 +39,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float, list[Any]]:
 
 
 @contextmanager
-def killer(store: Store, crew: ProcessExecutor, after: int) -> Iterator[set[str]]:
+def killer(store: Store, executor: ProcessExecutor, after: int) -> Iterator[set[str]]:
     """Kill the worker once `after` results are written; yields the results that were written, as name and time."""
     seen, ended = set[str](), threading.Event()
 
@@ -53,7 +53,7 @@ def killer(store: Store, crew: ProcessExecutor, after: int) -> Iterator[set[str]
                     continue
             if not killed and len(seen) >= after:
                 killed = True
-                for child in crew.busy:
+                for child in executor.busy:
                     child.process.kill()
 
     thread = threading.Thread(target=look)
@@ -69,9 +69,9 @@ def in_worker(root: Path, film: Video, stage: Segment, after: int) -> tuple[floa
     """Return the CPU seconds of the workers of a job, the results that were written, and the digest of the part."""
     store = Store(root)
     store.write("ingest", 0, Video, [film])
-    crew, before = ProcessExecutor(store), resource.getrusage(resource.RUSAGE_CHILDREN)
-    with killer(store, crew, after) as seen:
-        run([stage], store, [0], crew)
+    executor, before = ProcessExecutor(store), resource.getrusage(resource.RUSAGE_CHILDREN)
+    with killer(store, executor, after) as seen:
+        run([stage], store, [0], executor)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     footer = store.footer("segment", 0)

@@ -102,7 +102,7 @@ def training(preset: str) -> dict[str, float]:
     from pipelines.train.settings import FROZEN_BYTES, PRESETS, network_config
 
     network = meta_network(network_config(preset))
-    trainable.choose(network, "lora", 16)
+    trainable.select(network, "lora", 16)
     settings = PRESETS[preset][1]
     return {dtype: weight_bytes(network, replace(settings, frozen_dtype=dtype)) / 1e9 for dtype in FROZEN_BYTES}
 

@@ -39,7 +39,7 @@ PEOPLE = ("human", "face")
 YOLO = "yolov8n-seg_int8_320.onnx"
 OUTLINES = Path(__file__).with_name("real_outlines.json")
 FOUND_IOU = 0.3  # with the other network's mask, from which it has found the person
-CLEAN_IOU = 0.85  # as pipelines.bench.triplets.pictures
+MIN_CLEAN_IOU = 0.85  # as pipelines.bench.triplets.pictures
 HEADS = {"female": ["F"], "male": ["M"], "female-and-male": ["F", "M"]}  # people from the left to the right
 
 
@@ -95,7 +95,7 @@ def measure(truth: Truth, files: dict[str, Path], work: Path) -> tuple[dict[str,
     made = predictions.read(work, work / "shards")
     ground = GroundTruthMatcher(truth, made)
     people = [p for p in pairs.make_pairs(ground) if p.ref.role in PEOPLE]
-    served = {p.sample.clip for p in people if p.right}
+    served = {p.sample.clip for p in people if p.is_correct}
     clean = {}
     if (WEIGHTS / YOLO).exists():
         clean = clean_references({p.ref.origin.file: [] for p in people}, people, files)
@@ -114,7 +114,7 @@ def measure(truth: Truth, files: dict[str, Path], work: Path) -> tuple[dict[str,
                 lost.update(set(reasons.get(clip.id, [("detect", "no person")])))
     for pair in people:
         file = made.clips[pair.sample.clip].file
-        row = Row(right=Ratio(pair.right, 1), clean=Ratio(*clean.get(id(pair), (0, 0))))
+        row = Row(right=Ratio(pair.is_correct, 1), clean=Ratio(*clean.get(id(pair), (0, 0))))
         by_film[file] = by_film[file].plus(row)
     return dict(by_film), lost
 
@@ -140,7 +140,7 @@ def clean_references(
             others = [d.mask for d in detect(frame[None])[0] if d.kind == "human" and d.mask is not None]
             best = max(((mask & o).sum() / (mask | o).sum() for o in others), default=0.0)
             if best >= FOUND_IOU:
-                out[id(pair)] = int(best >= CLEAN_IOU), 1
+                out[id(pair)] = int(best >= MIN_CLEAN_IOU), 1
     return out
 
 

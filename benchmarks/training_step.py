@@ -89,7 +89,7 @@ def plain(
     """Return the step of a plain loop with the same arithmetic: (samples, step) -> loss."""
     from model_zoo.a2 import trainable
 
-    trainable.choose(network, settings.trainable)
+    trainable.select(network, settings.trainable)
     network.train()
     if settings.activation_checkpointing:
         network.enable_gradient_checkpointing()

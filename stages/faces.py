@@ -329,7 +329,7 @@ def head_mask(frame: np.ndarray, face: roles.Face, person: np.ndarray | None) ->
     if face.jaw is not None:
         above_jaw = head & ~below_jaw(face.jaw, face.landmarks, frame.shape)
         head = above_jaw if above_jaw.any() else head
-    return head_outline.whole(head)
+    return head_outline.largest_filled(head)
 
 
 def head_area(landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -97,7 +97,7 @@ class MagCacheCalibration:
     def _enter(self, _block: Any, inputs: tuple[Any, ...]) -> None:
         self.block_input = inputs[0]
 
-    def _leave(self, _block: Any, _given: tuple[Any, ...], output: Any) -> None:
+    def _leave(self, _block: Any, _inputs: tuple[Any, ...], output: Any) -> None:
         norm, branch = (output - self.block_input).float().norm(dim=-1), len(self.step_ratios) % self.num_branches
         previous, self.previous_norms[branch] = self.previous_norms[branch], norm
         self.step_ratios.append(1.0 if previous is None else float((norm / (previous + 1e-8)).mean()))

@@ -33,12 +33,12 @@ WHOLE_BYTES = 8 << 20  # files up to this size are hashed completely
 STRIDE_BYTES, BLOCK_BYTES = 4 << 20, 4 << 10  # of larger files, one block per stride is hashed
 
 
-def check(folder: str | Path, trains: bool = False) -> Path:
+def check(folder: str | Path, for_training: bool = False) -> Path:
     """Return the folder as a path if it can be a checkpoint with references, in diffusers' layout: A2 or Wan2.1-I2V, VACE,
     SkyReels-V3, an export, or a text-to-video network whose sampling.json says that it takes appended references.
 
-    trains: also accept a text-to-video network that does not, to train it. Raises FileNotFoundError with the missing parts or
-    weights, ValueError for a transformer without references.
+    for_training: also accept a text-to-video network that does not. Raises FileNotFoundError with the missing parts or weights,
+    ValueError for a transformer without references.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -53,7 +53,7 @@ def check(folder: str | Path, trains: bool = False) -> Path:
     missing = [f"{part}/" for part in parts if not (root / part).is_dir()]
     if missing:
         raise FileNotFoundError(f"{root} is not a complete checkpoint ({kind}): it lacks {', '.join(missing)}")
-    if kind == "appended" and not trains and sampling(root).get("conditioning") != kind:
+    if kind == "appended" and not for_training and sampling(root).get("conditioning") != kind:
         raise ValueError(
             f"the transformer in {root} is a text-to-video network, which ignores references unless it was trained with appended "
             f'ones (Phantom, RefAlign). If it was, write {{"conditioning": "appended"}} to {root / SAMPLING}'
@@ -86,15 +86,15 @@ def conditioning(folder: str | Path) -> str:
     return _checked_conditioning(Path(folder))
 
 
-def check_conditioning(folder: str | Path, wanted: str) -> None:
-    """Raise ValueError if a checkpoint folder's transformer takes another conditioning than the one wanted."""
-    if wanted not in CONDITIONINGS:
-        raise ValueError(f"unknown conditioning {wanted!r}: choose {', '.join(CONDITIONINGS)}")
-    found = conditioning(folder)
-    if found != wanted:
+def check_conditioning(folder: str | Path, expected: str) -> None:
+    """Raise ValueError if a checkpoint folder's transformer does not take the expected conditioning."""
+    if expected not in CONDITIONINGS:
+        raise ValueError(f"unknown conditioning {expected!r}: choose {', '.join(CONDITIONINGS)}")
+    actual = conditioning(folder)
+    if actual != expected:
         raise ValueError(
-            f"the transformer in {folder} takes references as {found!r}, but the samples are encoded for {wanted!r}: use "
-            f"--conditioning {found}, or another checkpoint"
+            f"the transformer in {folder} takes references as {actual!r}, but the samples are encoded for {expected!r}: use "
+            f"--conditioning {actual}, or another checkpoint"
         )
 
 
@@ -143,8 +143,8 @@ def _checked_conditioning(root: Path) -> str:
 def _weights(part: Path) -> bool:
     """Return whether a part has its weights: all files that its index lists, if it has one."""
     for index in part.glob("*.index.json"):
-        named = set(json.loads(index.read_text()).get("weight_map", {}).values())
-        return bool(named) and all((part / name).is_file() for name in named)
+        files = set(json.loads(index.read_text()).get("weight_map", {}).values())
+        return bool(files) and all((part / name).is_file() for name in files)
     return any(path.suffix in WEIGHTS for path in part.iterdir())
 
 
@@ -154,16 +154,16 @@ def digest(folder: str | Path, parts: Sequence[str] = PARTS) -> str:
     Of files above 8 MiB, only 4 KiB of every 4 MiB and the end are read: 50 GB take a second, not a minute. Training changes
     every weight of a matrix, so two checkpoints differ in the sampled bytes; a single flipped bit may be missed.
     """
-    root, all_of_it = Path(folder), hashlib.sha256()
+    root, sha256 = Path(folder), hashlib.sha256()
     files = [path for part in parts for path in (root / part).rglob("*") if path.is_file()]
     for path in sorted(files):
         size = path.stat().st_size
-        all_of_it.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())
+        sha256.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())
         with path.open("rb") as file:
             if size <= WHOLE_BYTES:
-                all_of_it.update(file.read())
+                sha256.update(file.read())
                 continue
             for start in [*range(0, size, STRIDE_BYTES), size - BLOCK_BYTES]:
                 file.seek(start)
-                all_of_it.update(file.read(BLOCK_BYTES))
-    return all_of_it.hexdigest()
+                sha256.update(file.read(BLOCK_BYTES))
+    return sha256.hexdigest()

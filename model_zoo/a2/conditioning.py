@@ -29,7 +29,7 @@ def of(network: Any) -> str:
 
 @torch.no_grad()
 def reference_latents(vae: Any, references: Prepared, slots: int = 0) -> Float[torch.Tensor, "16 n lh lw"]:
-    """Return the normalised latents of references, each encoded alone (the posterior's mode), for "appended" and "vace".
+    """Return the normalised latents of references, each encoded separately (the posterior's mode), for "appended" and "vace".
 
     slots: number of frames to fill up to with zeros, as SkyReels-V3 does with 4; 0 for as many frames as references, as Phantom
     and VACE. Raises ValueError if there are more references than slots.
@@ -40,9 +40,9 @@ def reference_latents(vae: Any, references: Prepared, slots: int = 0) -> Float[t
             f"{count} references, but the network has {slots} slots (reference_slots): give fewer references"
         )
     pictures = a2_references.as_tensor(references.frames)
-    alone = [a2_references.encode(vae, picture[None, :, None])[0] for picture in pictures]
-    empty = alone[0].new_zeros(alone[0].shape[0], max(0, slots - count), *alone[0].shape[2:])
-    return torch.cat([*alone, empty], 1)
+    encoded = [a2_references.encode(vae, picture[None, :, None])[0] for picture in pictures]
+    empty = encoded[0].new_zeros(encoded[0].shape[0], max(0, slots - count), *encoded[0].shape[2:])
+    return torch.cat([*encoded, empty], 1)
 
 
 def control(
@@ -59,7 +59,9 @@ def control(
     return torch.cat([latents, mask])
 
 
-def given(kind: str, condition: torch.Tensor, null_condition: Float[torch.Tensor, "20 t lh lw"]) -> torch.Tensor:
+def stored_to_network_condition(
+    kind: str, condition: torch.Tensor, null_condition: Float[torch.Tensor, "20 t lh lw"]
+) -> torch.Tensor:
     """Return a stored condition as `network_inputs` takes it. null_condition: see model_zoo.a2.references.no_references."""
     return control(condition, null_condition[STRIDE:].to(condition)) if kind == "vace" else condition
 
@@ -73,8 +75,8 @@ def without_references(
 
 def count(kind: str, condition: torch.Tensor) -> int:
     """Return the number of latent frames of a stored condition that hold references."""
-    shown = condition[:STRIDE, :, 0, 0].any(0) if kind == "a2" else condition.flatten(2).any(2).any(0)
-    return int(shown.sum())
+    is_used = condition[:STRIDE, :, 0, 0].any(0) if kind == "a2" else condition.flatten(2).any(2).any(0)
+    return int(is_used.sum())
 
 
 def head(kind: str, condition: torch.Tensor) -> int:
@@ -92,8 +94,8 @@ def network_inputs(
 ) -> dict[str, torch.Tensor]:
     """Return the arguments of the network that depend on the conditioning.
 
-    condition: the result of `given`, with a batch dimension. image: CLIP tokens of "a2". For "vace", `noised` includes the
-    frames of the references.
+    condition: the result of `stored_to_network_condition`, with a batch dimension. image: CLIP tokens of "a2". For "vace",
+    `noised` includes the frames of the references.
     """
     if kind == "vace":
         return {"hidden_states": noised, "control_hidden_states": condition}

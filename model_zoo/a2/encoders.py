@@ -36,9 +36,9 @@ def autoencoder(folder: Path) -> Any:
 
     from model_zoo.a2.tiny import PatchAutoencoder
 
-    said = json.loads((folder / "config.json").read_text()).get("_class_name")
-    kind = PatchAutoencoder if said == PatchAutoencoder.__name__ else AutoencoderKLWan
-    return kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).requires_grad_(False)
+    class_name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    vae_class = PatchAutoencoder if class_name == PatchAutoencoder.__name__ else AutoencoderKLWan
+    return vae_class.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).requires_grad_(False)
 
 
 def load(folder: Path, device: str = "cpu", conditioning: str = "a2") -> Encoders:
@@ -48,27 +48,33 @@ def load(folder: Path, device: str = "cpu", conditioning: str = "a2") -> Encoder
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
-    squares = conditioning == "a2"
-    missing = [part for part in PARTS if not (folder / part).is_dir() and (squares or part not in IMAGE_PARTS)]
+    has_image_encoder = conditioning == "a2"
+    missing = [
+        part for part in PARTS if not (folder / part).is_dir() and (has_image_encoder or part not in IMAGE_PARTS)
+    ]
     if missing:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(f'{part}/' for part in missing)}: it is not a checkpoint with the conditioning "
-            f"{conditioning!r}, such as {'A2 or Wan I2V' if squares else 'Wan T2V or VACE in the layout of diffusers'}"
+            f"{conditioning!r}, such as {'A2 or Wan I2V' if has_image_encoder else 'Wan T2V or VACE in the layout of diffusers'}"
         )
-    encode_prompt = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    there = {"local_files_only": True}
+    text_dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    load_kwargs = {"local_files_only": True}
     return Encoders(
         vae=autoencoder(folder / "vae").to(device).eval(),
-        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=encode_prompt, **there)
+        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=text_dtype, **load_kwargs)
         .to(device)
         .eval(),
-        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **there),
-        image_encoder=CLIPVisionModel.from_pretrained(folder / "image_encoder", torch_dtype=torch.float32, **there)
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **load_kwargs),
+        image_encoder=CLIPVisionModel.from_pretrained(
+            folder / "image_encoder", torch_dtype=torch.float32, **load_kwargs
+        )
         .to(device)
         .eval()
-        if squares
+        if has_image_encoder
         else None,
-        image_processor=CLIPImageProcessor.from_pretrained(folder / "image_processor", **there) if squares else None,
+        image_processor=CLIPImageProcessor.from_pretrained(folder / "image_processor", **load_kwargs)
+        if has_image_encoder
+        else None,
     )
 
 
@@ -82,9 +88,13 @@ def encode_prompt(encoders: Encoders, text: str) -> Float[torch.Tensor, "m d"]:
     """Return a prompt's token embeddings, without padding. The empty prompt has its end token."""
     from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
 
-    made = encoders.tokenizer([prompt_clean(text)], max_length=512, truncation=True, return_tensors="pt")
+    tokens = encoders.tokenizer([prompt_clean(text)], max_length=512, truncation=True, return_tensors="pt")
     device = encoders.text_encoder.device
-    return encoders.text_encoder(made.input_ids.to(device), made.attention_mask.to(device)).last_hidden_state[0].float()
+    return (
+        encoders.text_encoder(tokens.input_ids.to(device), tokens.attention_mask.to(device))
+        .last_hidden_state[0]
+        .float()
+    )
 
 
 @torch.no_grad()
@@ -100,7 +110,7 @@ def encode_references(
     references: Prepared,
     frames: int,
     repeat: bool = True,
-    combine: str = "before",
+    reference_order: str = "before",
     conditioning: str = "a2",
     slots: int = 0,
 ) -> dict[str, torch.Tensor]:
@@ -111,7 +121,7 @@ def encode_references(
     if conditioning != "a2":
         return {"condition": a2_conditioning.reference_latents(encoders.vae, references, slots)}
     pictures = a2_references.as_tensor(references.frames)
-    condition = a2_references.condition(encoders.vae, pictures, frames, None, repeat, combine)
+    condition = a2_references.condition(encoders.vae, pictures, frames, None, repeat, reference_order)
     tokens = a2_references.image_tokens(encoders.image_encoder, encoders.image_processor, references.squares)
     return {"condition": condition[0], "image": tokens[0].float()}
 

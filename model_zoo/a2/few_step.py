@@ -19,23 +19,23 @@ LEVELS: dict[str, tuple[float, ...]] = {
 
 
 class FewStepScheduler(FlowMatchLCMScheduler):
-    """The schedule of a method of LEVELS, whose noise comes from `noise_from`: the same on every device, by the seed."""
+    """The schedule of a method of LEVELS, whose noise comes from `noise_generator`: the same on every device, by the seed."""
 
     levels: tuple[float, ...] = ()
-    noise_from: torch.Generator | None = None
+    noise_generator: torch.Generator | None = None
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None, **_: Any) -> None:
         super().set_timesteps(device=device, sigmas=list(self.levels))
 
-    def step(self, model_output: Any, timestep: Any, sample: Any, generator: Any = None, **more: Any) -> Any:
-        return super().step(model_output, timestep, sample, generator=self.noise_from, **more)
+    def step(self, model_output: Any, timestep: Any, sample: Any, generator: Any = None, **kwargs: Any) -> Any:
+        return super().step(model_output, timestep, sample, generator=self.noise_generator, **kwargs)
 
 
 def scheduler(name: str, generator: torch.Generator | None = None) -> FewStepScheduler:
     """Return the scheduler of a method of LEVELS."""
-    made = FewStepScheduler(shift=1.0)
-    made.levels, made.noise_from = LEVELS[name], generator
-    return made
+    few_step = FewStepScheduler(shift=1.0)
+    few_step.levels, few_step.noise_generator = LEVELS[name], generator
+    return few_step
 
 
 def load_lora(transformer: Any, path: Path, scale: float = 1.0) -> int:

@@ -25,23 +25,23 @@ class Schedule(NamedTuple):
     moves: np.ndarray  # (passes, frames) bool: whether the pass advances the frame by a step
 
 
-def schedule(frames: int, steps: int, block: int = 0, lag: int = 0, ready: int = 0) -> Schedule:
-    """Return the diffusion-forcing schedule for `frames` latent frames, the first `ready` of which are known.
+def schedule(frames: int, steps: int, causal_block_size: int = 0, ar_step: int = 0, num_known: int = 0) -> Schedule:
+    """Return the diffusion-forcing schedule for `frames` latent frames, the first `num_known` of which are known.
 
-    The others are split into blocks of `block` frames (0: one block; the last may be shorter). Each block starts `lag` passes
-    after the previous one (0: all together), at the latest when that one is done. There are (blocks - 1) * lag + steps passes.
-    Raises ValueError without a frame to sample, and for negative numbers.
+    The others are split into blocks of `causal_block_size` frames (0: one block; the last may be shorter). Each block starts
+    `ar_step` passes after the previous one (0: all together), at the latest when that one is done. There are
+    (blocks - 1) * ar_step + steps passes. Raises ValueError without a frame to sample, and for negative numbers.
     """
-    if min(frames, steps, block, lag, ready, frames - ready - 1, steps - 1) < 0:
+    if min(frames, steps, causal_block_size, ar_step, num_known, frames - num_known - 1, steps - 1) < 0:
         raise ValueError(
-            f"{frames} latent frames, {ready} of them known, {steps} steps, blocks of {block} and a lag of {lag}: there must be "
-            "at least one frame to sample and one step, and the numbers must not be negative"
+            f"{frames} latent frames, {num_known} of them known, {steps} steps, blocks of {causal_block_size} and a lag of "
+            f"{ar_step}: there must be at least one frame to sample and one step, and the numbers must not be negative"
         )
-    blocks = np.arange(frames - ready) // (block or frames)
-    starts = blocks * min(lag, steps)
+    blocks = np.arange(frames - num_known) // (causal_block_size or frames)
+    starts = blocks * min(ar_step, steps)
     passes = np.arange(starts[-1] + steps + 1)[:, None]
     # one row more than passes: the final state
-    done = np.concatenate([np.full((len(passes), ready), steps), np.clip(passes - starts[None], 0, steps)], axis=1)
+    done = np.concatenate([np.full((len(passes), num_known), steps), np.clip(passes - starts[None], 0, steps)], axis=1)
     return Schedule(done[:-1], np.diff(done, axis=0) > 0)
 
 
@@ -53,36 +53,40 @@ class Window(NamedTuple):
     stop: int
 
 
-def windows(frames: int, window: int, head: int, history: int, ready: int = 0) -> list[Window]:
+def windows(frames: int, window: int, head: int, history: int, num_known: int = 0) -> list[Window]:
     """Return the windows of a video of `frames` latent frames, `head` of which hold the references.
 
     Every window has `window` frames, so that compiled code can be reused: the last one takes more history if fewer frames remain.
-    Windows are shorter only if there are not enough frames before them. ready: known frames, those of the references and of a
+    Windows are shorter only if there are not enough frames before them. num_known: known frames, those of the references and of a
     given video. No frame is dropped. Raises ValueError for a window without room for a new frame.
     """
     if window <= head + history or head < 0 or history < 1:
         raise ValueError(
             f"a window of {window} latent frames has no room for {head} of references, {history} of history and a new one"
         )
-    planned = [Window(0, 0, ready or min(window, frames))]
-    while planned[-1].stop < frames:
-        start = planned[-1].stop
+    plan = [Window(0, 0, num_known or min(window, frames))]
+    while plan[-1].stop < frames:
+        start = plan[-1].stop
         stop = min(start + window - head - history, frames)
-        planned.append(Window(min(window - head - (stop - start), start - head), start, stop))
-    return planned[bool(ready) :]
+        plan.append(Window(min(window - head - (stop - start), start - head), start, stop))
+    return plan[bool(num_known) :]
 
 
-def video_windows(num_frames: int, window: int, references: int, history: int, before: int = 0) -> list[Window]:
-    """Return `windows` for lengths in video frames; `before`: latent frames of a given video to extend."""
-    total, ready = _latents(num_frames) + before, references + before if before else 0
-    return windows(total, _latents(window) if window else total, references, max(1, round(history / STRIDE)), ready)
+def video_windows(
+    num_frames: int, window: int, references: int, history: int, context_latents: int = 0
+) -> list[Window]:
+    """Return `windows` for lengths in video frames; `context_latents`: latent frames of a video to extend."""
+    total, num_known = _latents(num_frames) + context_latents, references + context_latents if context_latents else 0
+    return windows(total, _latents(window) if window else total, references, max(1, round(history / STRIDE)), num_known)
 
 
-def passes(parts: list[Window], references: int, steps: int, block: int, lag: int) -> int:
+def passes(planned_windows: list[Window], references: int, steps: int, causal_block_size: int, ar_step: int) -> int:
     """Return the number of denoising passes over all windows; each pass evaluates every CFG branch."""
-    heads = [references + part.history if part.start else 0 for part in parts]
-    lengths = [head + part.stop - part.start for head, part in zip(heads, parts, strict=True)]
-    return sum(len(schedule(n, steps, block, lag, head).done) for n, head in zip(lengths, heads, strict=True))
+    heads = [references + part.history if part.start else 0 for part in planned_windows]
+    lengths = [head + part.stop - part.start for head, part in zip(heads, planned_windows, strict=True)]
+    return sum(
+        len(schedule(n, steps, causal_block_size, ar_step, head).done) for n, head in zip(lengths, heads, strict=True)
+    )
 
 
 def num_context_latents(frames: int, history: int) -> int:
@@ -91,23 +95,23 @@ def num_context_latents(frames: int, history: int) -> int:
 
 
 def sample(
-    pipe: Any, references: Prepared, prompts: list[str], beginning: np.ndarray | None = None, **settings: Any
+    pipe: Any, references: Prepared, prompts: list[str], init_video: np.ndarray | None = None, **settings: Any
 ) -> np.ndarray:
     """Return a video of num_frames - 4 n frames for n references, (frames, height, width, 3) float32, 0 to 1: see `latents`.
 
-    With `beginning`, a video (f, height, width, 3) uint8, return that video, unchanged, followed by num_frames - 4 n + 3 frames.
+    With `init_video`, a video (f, height, width, 3) uint8, return that video, unchanged, followed by num_frames - 4 n + 3 frames.
     """
     count = len(references.frames)
-    if beginning is None:
+    if init_video is None:
         sampled = latents(pipe, references, prompts, **settings)
         return _decode(pipe, sampled)[a2_references.head_frames(count) :]
-    num_context = num_context_latents(len(beginning), settings["history"])
-    context_frames = a2_references.as_tensor(beginning[-(STRIDE * (num_context - 1) + 1) :]).movedim(0, 1)[None]
+    num_context = num_context_latents(len(init_video), settings["history"])
+    context_frames = a2_references.as_tensor(init_video[-(STRIDE * (num_context - 1) + 1) :]).movedim(0, 1)[None]
     with torch.no_grad():
         context = a2_references.encode(pipe.vae, context_frames)
     sampled = latents(pipe, references, prompts, context=context, **settings)
     new_frames = _decode(pipe, sampled[:, :, count:])[context_frames.shape[2] :]
-    return np.concatenate([beginning.astype(np.float32) / 255, new_frames])
+    return np.concatenate([init_video.astype(np.float32) / 255, new_frames])
 
 
 @torch.no_grad()
@@ -120,9 +124,9 @@ def latents(
     num_frames: int = 257,
     window: int = 81,
     history: int = 17,
-    block: int = 0,
-    lag: int = 0,
-    history_noise: int = 20,
+    causal_block_size: int = 0,
+    ar_step: int = 0,
+    addnoise_condition: int = 20,
     negative_prompt: str = "",
     num_inference_steps: int = 50,
     guidance_scale: float = 5.0,
@@ -134,9 +138,9 @@ def latents(
 
     pipe: a WanA2Pipeline. prompts: one for all windows, or one per window; the last is repeated for the remaining windows.
     num_frames, window: 4 m + 1 video frames; window 0 samples all at once. history: video frames of the previous window that a
-    window is conditioned on. history_noise: noise added to the history, 0 to 1000, so that flaws do not accumulate over windows.
-    context: latents of a video to extend, placed between the references and the new frames. Raises ValueError for unsupported
-    sizes and for a window that is too small.
+    window is conditioned on. addnoise_condition: noise added to the history, 0 to 1000, so that flaws do not accumulate
+    over windows. context: latents of a video to extend, placed between the references and the new frames. Raises ValueError for
+    unsupported sizes and for a window that is too small.
     """
     # imported here, so that windows can be planned without diffusers
     from diffusers.utils.torch_utils import randn_tensor
@@ -149,13 +153,13 @@ def latents(
         a2_references.check_size(height, width, frames, count)
     if not prompts:
         raise ValueError("no prompt: a long video needs at least one")
-    if not 0 <= history_noise <= 1000:
-        raise ValueError(f"history_noise is {history_noise}; it must be from 0 to 1000")
+    if not 0 <= addnoise_condition <= 1000:
+        raise ValueError(f"addnoise_condition is {addnoise_condition}; it must be from 0 to 1000")
     guidance.check(reference_guidance, guidance_scale)
-    parts = video_windows(num_frames, window, count, history, 0 if context is None else context.shape[2])
+    planned_windows = video_windows(num_frames, window, count, history, 0 if context is None else context.shape[2])
     cond = Conditioning(pipe, references, guidance_scale, reference_guidance, generator)
     generated = torch.zeros(1, pipe.vae.config.z_dim, 0, *cond.grid, device=cond.device)
-    for number, part in enumerate(parts):
+    for number, part in enumerate(planned_windows):
         num_known = count + part.history if part.start else 0
         size = (1, generated.shape[1], num_known + part.stop - part.start, *cond.grid)
         noise = randn_tensor(size, generator=generator, device=cond.device, dtype=torch.float32)
@@ -165,9 +169,9 @@ def latents(
             generated = torch.cat([cond.condition[:, STRIDE:, :count], context.to(cond.condition)], dim=2)
         known = torch.cat([generated[:, :, :count], generated[:, :, part.start - part.history : part.start]], dim=2)
         cond.encode_prompt(prompts[min(number, len(prompts) - 1)], negative_prompt)
-        plan = schedule(size[2], num_inference_steps, block, lag, num_known)
+        plan = schedule(size[2], num_inference_steps, causal_block_size, ar_step, num_known)
         denoised = denoise(
-            cond, noise, known[:, :, :num_known], plan, num_inference_steps, history_noise / 1000, on_step
+            cond, noise, known[:, :, :num_known], plan, num_inference_steps, addnoise_condition / 1000, on_step
         )
         generated = torch.cat([generated, denoised[:, :, num_known:]], dim=2)
     return generated
@@ -267,14 +271,16 @@ def denoise(
     known: torch.Tensor,
     plan: Schedule,
     steps: int,
-    level: float,
+    history_noise: float,
     on_step: Any,
 ) -> torch.Tensor:
-    """Return a window's latents: `known` unchanged, then the denoised `noise`. level: noise added to `known`, 0 to 1."""
+    """Return a window's latents: `known` unchanged, then the denoised `noise`. history_noise: noise added to `known`, 0 to 1."""
     num_known, base_scheduler = known.shape[2], conditioning.pipe.scheduler
     base_scheduler.set_timesteps(steps, device=noise.device)
-    times = torch.cat([base_scheduler.timesteps.float(), noise.new_zeros(1)])
-    x = torch.cat([(1 - level) * known + level * noise[:, :, :num_known], noise[:, :, num_known:]], dim=2)
+    step_timesteps = torch.cat([base_scheduler.timesteps.float(), noise.new_zeros(1)])
+    x = torch.cat(
+        [(1 - history_noise) * known + history_noise * noise[:, :, :num_known], noise[:, :, num_known:]], dim=2
+    )
     edges = [
         num_known,
         *(num_known + 1 + np.flatnonzero(np.diff(plan.done[:, num_known:], axis=1).any(axis=0))),
@@ -282,12 +288,12 @@ def denoise(
     ]
     blocks = [(a, b, deepcopy(base_scheduler)) for a, b in pairwise(edges)]
     for done, moves in zip(plan.done, plan.moves, strict=True):
-        timesteps = times[torch.from_numpy(done)]
-        timesteps[:num_known] = level * 1000
+        timesteps = step_timesteps[torch.from_numpy(done)]
+        timesteps[:num_known] = history_noise * 1000
         velocity = conditioning.velocity(x, timesteps, num_known)
         for a, b, scheduler in blocks:
             if moves[a]:
-                timestep = times[done[a]].to(base_scheduler.timesteps)
+                timestep = step_timesteps[done[a]].to(base_scheduler.timesteps)
                 # cloned, because a multistep scheduler stores it while x changes in place
                 previous = x[:, :, a:b].clone()
                 x[:, :, a:b] = scheduler.step(velocity[:, :, a:b], timestep, previous).prev_sample

@@ -48,26 +48,33 @@ def predict(
     """Return the network's predicted velocity, given the condition, text tokens (at most 512) and, for A2, image tokens.
 
     condition: see model_zoo.a2.conditioning.network_inputs. One level for all, or one each. Text is filled up with zeros to 512
-    tokens, as Wan's pipeline does it, or as a2_padding.shorten wants it, which comes to the same.
+    tokens, as Wan's pipeline does it, or as a2_padding.merge_padding does, which gives the same output up to rounding.
     """
-    short = getattr(network, "one_padding", None)
-    words = short.fill_up(text) if short else torch.nn.functional.pad(text, (0, 0, 0, TOKENS - text.shape[1]))
+    padding_cache = getattr(network, "text_padding_cache", None)
+    text_tokens = (
+        padding_cache.pad_text(text)
+        if padding_cache
+        else torch.nn.functional.pad(text, (0, 0, 0, TOKENS - text.shape[1]))
+    )
     levels = [level] * len(noised) if isinstance(level, float) else level
     # created on the device: a copy from the CPU would synchronise with the GPU
-    timestep = torch.cat([torch.full((1,), each * 1000, device=noised.device) for each in levels])
+    timestep = torch.cat([torch.full((1,), noise_level * 1000, device=noised.device) for noise_level in levels])
     kind = a2_conditioning.of(network)
     inputs = a2_conditioning.network_inputs(kind, noised, condition, image)
-    predicted = network(timestep=timestep, encoder_hidden_states=words, return_dict=False, **inputs)[0]
+    predicted = network(timestep=timestep, encoder_hidden_states=text_tokens, return_dict=False, **inputs)[0]
     return a2_conditioning.video_part(kind, predicted, noised.shape[2])
 
 
-def slot_latents(references: int, repeat: bool = True) -> int:
+def num_reference_latents(references: int, repeat: bool = True) -> int:
     """Return the number of leading latent frames that the references take; 0 for no references."""
     return 1 + -(-sum(a2_references.slots(references, repeat)[1:]) // a2_references.STRIDE) if references else 0
 
 
 def training_target(
-    video: Float[torch.Tensor, "b 16 t h w"], condition: Float[torch.Tensor, "b 20 t h w"], slots: int, target: str
+    video: Float[torch.Tensor, "b 16 t h w"],
+    condition: Float[torch.Tensor, "b 20 t h w"],
+    reference_latents: int,
+    target: str,
 ) -> tuple[Float[torch.Tensor, "b 16 t h w"], Bool[torch.Tensor, " t"]]:
     """Return the clean target latents and a mask of the latent frames included in the loss.
 
@@ -77,20 +84,20 @@ def training_target(
     """
     if target not in TARGETS:
         raise ValueError(f"unknown reference_target {target!r}: choose {', '.join(TARGETS)}")
-    counts = torch.ones(video.shape[2], dtype=torch.bool, device=video.device)
+    loss_mask = torch.ones(video.shape[2], dtype=torch.bool, device=video.device)
     if target == "ignore":
-        counts[:slots] = False
+        loss_mask[:reference_latents] = False
     if target != "reference":
-        return video, counts
-    given = condition[:, a2_references.STRIDE :, :slots]
-    return torch.cat([given.to(video), video[:, :, slots:]], 2), counts
+        return video, loss_mask
+    reference_part = condition[:, a2_references.STRIDE :, :reference_latents]
+    return torch.cat([reference_part.to(video), video[:, :, reference_latents:]], 2), loss_mask
 
 
 def loss(
     predicted: Float[torch.Tensor, "b c t h w"],
     target: Float[torch.Tensor, "b c t h w"],
-    counts: Bool[torch.Tensor, " t"],
+    loss_mask: Bool[torch.Tensor, " t"],
 ) -> Float[torch.Tensor, ""]:
-    """Return the mean squared error over the frames marked in `counts`, float32."""
-    by_frame = (predicted.float() - target.float()).square().mean((0, 1, 3, 4))
-    return torch.where(counts, by_frame, 0).sum() / counts.sum()
+    """Return the mean squared error over the frames marked in `loss_mask`, float32."""
+    frame_loss = (predicted.float() - target.float()).square().mean((0, 1, 3, 4))
+    return torch.where(loss_mask, frame_loss, 0).sum() / loss_mask.sum()

@@ -19,13 +19,13 @@ class TextPaddingCache(WanAttnProcessor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words, self.padding = TOKENS, 0
+        self.num_text_tokens, self.num_padding = TOKENS, 0
 
-    def fill_up(self, text: torch.Tensor) -> torch.Tensor:
+    def pad_text(self, text: torch.Tensor) -> torch.Tensor:
         """Return text (b, m, d), m at most 512, with one token of zeros in place of all padding."""
-        self.padding = TOKENS - text.shape[1]
-        filled = torch.nn.functional.pad(text, (0, 0, 0, min(1, self.padding)))
-        self.words = filled.shape[1]
+        self.num_padding = TOKENS - text.shape[1]
+        filled = torch.nn.functional.pad(text, (0, 0, 0, min(1, self.num_padding)))
+        self.num_text_tokens = filled.shape[1]
         return filled
 
     def __call__(
@@ -38,12 +38,15 @@ class TextPaddingCache(WanAttnProcessor):
     ) -> torch.Tensor:
         """Return the same as diffusers' processor: (b, n, d), (b, k + words, d) -> (b, n, d)."""
         assert encoder_hidden_states is not None
-        image, text = encoder_hidden_states[:, : -self.words], encoder_hidden_states[:, -self.words :]
+        image, text = (
+            encoder_hidden_states[:, : -self.num_text_tokens],
+            encoder_hidden_states[:, -self.num_text_tokens :],
+        )
         query = heads(attn, attn.norm_q(attn.to_q(hidden_states)))
         score = None
-        if self.padding > 1:
-            score = torch.zeros(1, 1, 1, self.words, dtype=query.dtype, device=query.device)
-            score[..., -1] = math.log(self.padding)
+        if self.num_padding > 1:
+            score = torch.zeros(1, 1, 1, self.num_text_tokens, dtype=query.dtype, device=query.device)
+            score[..., -1] = math.log(self.num_padding)
         key, value = heads(attn, attn.norm_k(attn.to_k(text))), heads(attn, attn.to_v(text))
         out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=score)
         if attn.add_k_proj is not None:
@@ -57,8 +60,8 @@ def heads(attn: Any, tokens: torch.Tensor) -> torch.Tensor:
     return tokens.unflatten(2, (attn.heads, -1)).transpose(1, 2)
 
 
-def shorten(network: Any) -> None:
+def merge_padding(network: Any) -> None:
     """Install the processor in a network of Wan or VACE; model_zoo.a2.objective.predict then uses it."""
-    network.one_padding = TextPaddingCache()
+    network.text_padding_cache = TextPaddingCache()
     for block in (*network.blocks, *getattr(network, "vace_blocks", ())):
-        block.attn2.set_processor(network.one_padding)
+        block.attn2.set_processor(network.text_padding_cache)

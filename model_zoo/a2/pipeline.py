@@ -57,23 +57,25 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         pictures = torch.from_numpy(references.frames.transpose(0, 3, 1, 2).copy()).float() / 255
         size = {"height": height, "width": width, "num_frames": num_frames}
         guidance.check(reference_guidance, guidance_scale)
-        words = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
+        prompt_embeds = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
         drop = None
         if reference_guidance != 1:
-            nothing = a2_references.no_references(self.vae, num_frames, height, width)
-            drop = partial(guidance.without_references, condition=nothing)
+            null_condition = a2_references.no_references(self.vae, num_frames, height, width)
+            drop = partial(guidance.without_references, condition=null_condition)
         scales = reference_guidance, guidance_scale
         self._squares = references.squares
         try:
             with guidance.batched_cfg(
-                self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.cfg
+                self.transformer, *scales, prompt_embeds["negative_prompt_embeds"], drop, self.groups.cfg
             ):
-                made = super().__call__(image=pictures, guidance_scale=guidance_scale, **words, **size, **settings)
+                output = super().__call__(
+                    image=pictures, guidance_scale=guidance_scale, **prompt_embeds, **size, **settings
+                )
         finally:
             self._squares = None
         if settings.get("output_type") != "latent":
-            made.frames = made.frames[:, a2_references.head_frames(len(pictures)) :]
-        return made
+            output.frames = output.frames[:, a2_references.head_frames(len(pictures)) :]
+        return output
 
     def encode_image(self, image: Any, device: torch.device | None = None) -> torch.Tensor:
         """Return the image tokens of all references from their squares; `image`, at the video's size, is ignored."""
@@ -100,8 +102,8 @@ class WanA2Pipeline(WanImageToVideoPipeline):
         shape = (batch_size, num_channels_latents, (num_frames - 1) // time + 1, height // space, width // space)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-        given = a2_references.condition(self.vae, image, num_frames, generator)
-        return latents.to(device, dtype), given.to(device, dtype).expand(batch_size, -1, -1, -1, -1)
+        condition = a2_references.condition(self.vae, image, num_frames, generator)
+        return latents.to(device, dtype), condition.to(device, dtype).expand(batch_size, -1, -1, -1, -1)
 
 
 class ReleasedUniPC(UniPCMultistepScheduler):
@@ -147,13 +149,13 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     schedule: Any = None,
-    quantised: Any = None,
-    by_blocks: bool = False,
+    quantization_config: Any = None,
+    group_offload: bool = False,
 ) -> Any:
     """Return the pipeline of a checkpoint folder: that of A2, or one of model_zoo.a2.t2v_pipelines, according to its transformer.
 
-    The transformer and the text encoder use `dtype`, the VAE and the image encoder float32, as released. quantised: diffusers'
-    quantization_config for the transformer. With `by_blocks`, weights stay in CPU memory and move to the device block by block
+    The transformer and the text encoder use `dtype`, the VAE and the image encoder float32, as released. quantization_config: of
+    diffusers, for the transformer. With `group_offload`, weights stay in CPU memory and move to the device block by block
     when used; the device never holds all of them. Nothing is downloaded. Raises FileNotFoundError and ValueError like
     model_zoo.a2.checkpoint.check, before a network is loaded.
     """
@@ -162,43 +164,43 @@ def load(
     from model_zoo.a2 import t2v_pipelines
 
     root = checkpoint.check(folder)
-    there: dict[str, Any] = {"local_files_only": True}
+    load_kwargs: dict[str, Any] = {"local_files_only": True}
     parts: dict[str, Any] = {
-        "tokenizer": AutoTokenizer.from_pretrained(root / "tokenizer", **there),
-        "text_encoder": UMT5EncoderModel.from_pretrained(root / "text_encoder", torch_dtype=dtype, **there),
-        "transformer": load_transformer(root, dtype, quantised),
+        "tokenizer": AutoTokenizer.from_pretrained(root / "tokenizer", **load_kwargs),
+        "text_encoder": UMT5EncoderModel.from_pretrained(root / "text_encoder", torch_dtype=dtype, **load_kwargs),
+        "transformer": load_transformer(root, dtype, quantization_config),
         "vae": autoencoder(root / "vae"),
         "scheduler": schedule or scheduler(),
     }
     kind = checkpoint.conditioning(root)
     if kind == "a2":
         parts["image_encoder"] = CLIPVisionModel.from_pretrained(
-            root / "image_encoder", torch_dtype=torch.float32, **there
+            root / "image_encoder", torch_dtype=torch.float32, **load_kwargs
         )
-        parts["image_processor"] = CLIPImageProcessor.from_pretrained(root / "image_processor", **there)
+        parts["image_processor"] = CLIPImageProcessor.from_pretrained(root / "image_processor", **load_kwargs)
         pipe: Any = WanA2Pipeline(**parts)
     else:
         pipe = {"appended": t2v_pipelines.AppendedPipeline, "vace": t2v_pipelines.VacePipeline}[kind](**parts)
         pipe.reference_slots = checkpoint.sampling(root).get("reference_slots", 0)
-    return offload(pipe, torch.device(device)) if by_blocks else pipe.to(device)
+    return offload(pipe, torch.device(device)) if group_offload else pipe.to(device)
 
 
-def offload(pipe: Any, onto: torch.device) -> Any:
+def offload(pipe: Any, device: torch.device) -> Any:
     """Keep weights in CPU memory and move them to a device block by block when used.
 
     diffusers' own call for pipelines searches only a network's direct children for blocks, and those of the encoders are deeper:
     all 11 GB of the text encoder would be moved at once.
     """
     # the VAE has 0.5 GB and is called per frame: moving it each time would take longer than the call
-    pipe.vae.to(onto)
+    pipe.vae.to(device)
     for part in (pipe.transformer, pipe.text_encoder, getattr(pipe, "image_encoder", None)):
         if part is not None:
             apply_group_offloading(
                 part,
-                onload_device=onto,
+                onload_device=device,
                 offload_type="block_level",
                 num_blocks_per_group=1,
-                use_stream=onto.type == "cuda",
+                use_stream=device.type == "cuda",
                 block_modules=["encoder", "vision_model"],  # the modules that hold the layers of UMT5 and CLIP
             )
     return pipe

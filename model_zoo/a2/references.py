@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(references: Sequence[Reference], height: int, width: int, conditioning: str = "a2") -> Prepared:
-    """Return references at the video's size and as squares, in the order of ROLES, then as given.
+    """Return references at the video's size and as squares, in the order of ROLES, then in input order.
 
     For A2, subjects are padded with white; backgrounds are cropped, so that the scene has no border. The other conditionings
     pad all of them with white and have no squares. Raises ValueError without references, for an unknown role, and for an image
@@ -45,15 +45,15 @@ def prepare(references: Sequence[Reference], height: int, width: int, conditioni
             raise ValueError(f"reference {number} has the unknown role {role!r}; the roles are {', '.join(ROLES)}")
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise ValueError(f"reference {number} is {picture.dtype} {picture.shape}; it must be (h, w, 3) uint8 RGB")
-    inorder = sorted(references, key=lambda r: ROLES.index(r.role))
+    ordered = sorted(references, key=lambda r: ROLES.index(r.role))
     if conditioning != "a2":
         fit_all = {"appended": letterboxed, "vace": letterboxed_bilinear}[conditioning]
-        frames = np.stack([fit_all(r.picture, height, width) for r in inorder])
-        return Prepared(frames, np.empty((len(inorder), 0, 0, 3), np.uint8))
+        frames = np.stack([fit_all(r.picture, height, width) for r in ordered])
+        return Prepared(frames, np.empty((len(ordered), 0, 0, 3), np.uint8))
     fit = {"human": padded, "object": padded, "background": cropped}
     return Prepared(
-        np.stack([fit[r.role](r.picture, height, width) for r in inorder]),
-        np.stack([padded(r.picture, CLIP_SIDE_PX, CLIP_SIDE_PX) for r in inorder]),
+        np.stack([fit[r.role](r.picture, height, width) for r in ordered]),
+        np.stack([padded(r.picture, CLIP_SIDE_PX, CLIP_SIDE_PX) for r in ordered]),
     )
 
 
@@ -128,8 +128,8 @@ def head_frames(count: int) -> int:
 def check_size(height: int, width: int, frames: int, references: int) -> None:
     """Raise ValueError for a height or width not divisible by 16, frames that are not 4 n + 1, or too many references."""
     if height % 16 or width % 16:
-        near = f"{max(16, round(height / 16) * 16)} x {max(16, round(width / 16) * 16)}"
-        raise ValueError(f"{height} x {width} px: height and width must be divisible by 16; {near} is close")
+        suggestion = f"{max(16, round(height / 16) * 16)} x {max(16, round(width / 16) * 16)}"
+        raise ValueError(f"{height} x {width} px: height and width must be divisible by 16; {suggestion} is close")
     if frames % 4 != 1:
         raise ValueError(
             f"{frames} frames: the VAE takes 4 n + 1, such as {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5}"
@@ -154,14 +154,14 @@ def lay_out(references: Float[torch.Tensor, "n 3 h w"], frames: int, repeat: boo
 
 
 def mask(count: int, frames: int, height: int, width: int, repeat: bool = True) -> Float[torch.Tensor, "1 4 t h w"]:
-    """Return the mask of given video frames, 1 or 0, with four frames folded into the channels of each latent frame.
+    """Return the mask of the references' video frames, 1 or 0, with four frames folded into the channels of each latent frame.
 
     `height` and `width` are latent sizes; `frames` counts video frames (4 m + 1).
     """
-    given = torch.zeros(frames)
-    given[: sum(slots(count, repeat))] = 1
-    by_latent = torch.cat([given[:1].expand(STRIDE), given[1:]]).view(-1, STRIDE).T  # (4, t)
-    return by_latent[None, :, :, None, None].expand(1, STRIDE, by_latent.shape[1], height, width).contiguous()
+    is_reference = torch.zeros(frames)
+    is_reference[: sum(slots(count, repeat))] = 1
+    latent_mask = torch.cat([is_reference[:1].expand(STRIDE), is_reference[1:]]).view(-1, STRIDE).T  # (4, t)
+    return latent_mask[None, :, :, None, None].expand(1, STRIDE, latent_mask.shape[1], height, width).contiguous()
 
 
 def condition(
@@ -170,27 +170,30 @@ def condition(
     frames: int,
     generator: torch.Generator | None = None,
     repeat: bool = True,
-    combine: str = "before",
+    reference_order: str = "before",
 ) -> Float[torch.Tensor, "1 20 t lh lw"]:
     """Return the transformer's condition: 4 mask channels and 16 channels of normalised latents.
 
-    references: -1 to 1, at the video's size. combine "before": references are laid out as a video and encoded together, as
-    released; the VAE is causal, so a reference affects all later latent frames. "after" (an arm of the ablation): each is encoded
-    alone, followed by zeros. With a generator the VAE's posterior is sampled, as released; without, its mode is used, as in Wan.
+    references: -1 to 1, at the video's size. reference_order "before": references are laid out as a video and encoded
+    together, as released; the VAE is causal, so a reference affects all later latent frames. "after" (an arm of the ablation):
+    each is encoded separately, followed by zeros. With a generator the VAE's posterior is sampled, as released; else its mode is
+    used, as in Wan.
     """
-    if combine not in ("before", "after"):
-        raise ValueError(f"reference_order must be 'before' or 'after' (the VAE), not {combine!r}")
+    if reference_order not in ("before", "after"):
+        raise ValueError(f"reference_order must be 'before' or 'after' (the VAE), not {reference_order!r}")
     video = lay_out(references, frames, repeat)
-    if combine == "before":
+    if reference_order == "before":
         latents = encode(vae, video, generator)
     else:
-        alone = [encode(vae, reference[None, :, None], generator) for reference in references]
-        rest = alone[0].new_zeros(1, alone[0].shape[1], (frames - 1) // STRIDE + 1 - len(alone), *alone[0].shape[3:])
+        separate = [encode(vae, reference[None, :, None], generator) for reference in references]
+        rest = separate[0].new_zeros(
+            1, separate[0].shape[1], (frames - 1) // STRIDE + 1 - len(separate), *separate[0].shape[3:]
+        )
         # one latent frame each, independent of `repeat`
-        latents, repeat = torch.cat([*alone, rest], dim=2), True
+        latents, repeat = torch.cat([*separate, rest], dim=2), True
     height, width = latents.shape[3:]
-    given = mask(len(references), frames, height, width, repeat)
-    return torch.cat([given.to(latents), latents], dim=1)
+    mask_channels = mask(len(references), frames, height, width, repeat)
+    return torch.cat([mask_channels.to(latents), latents], dim=1)
 
 
 def no_references(vae: Any, frames: int, height: int, width: int) -> Float[torch.Tensor, "1 20 t lh lw"]:
@@ -202,8 +205,8 @@ def no_references(vae: Any, frames: int, height: int, width: int) -> Float[torch
     number does not reveal the number of references. height and width are the video's, px; no random numbers are drawn.
     """
     latents = encode(vae, torch.zeros(1, 3, frames, height, width))
-    given = latents.new_zeros(1, STRIDE, *latents.shape[2:])
-    return torch.cat([given, latents], dim=1)
+    mask_channels = latents.new_zeros(1, STRIDE, *latents.shape[2:])
+    return torch.cat([mask_channels, latents], dim=1)
 
 
 def encode(

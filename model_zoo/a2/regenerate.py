@@ -37,24 +37,27 @@ def regenerate(
     a2_references.check_size(height, width, f + head, count)
     if not 0 <= strength <= 1:
         raise ValueError(f"strength {strength} is not between 0 and 1")
-    filled = np.repeat(references.frames, a2_references.slots(count), axis=0)
-    whole = np.concatenate([filled, np.repeat(frames[:1], head - len(filled), axis=0), frames])
-    clean = a2_references.encode(pipe.vae, a2_references.as_tensor(whole).movedim(0, 1)[None])
-    given = a2_references.condition(pipe.vae, a2_references.as_tensor(references.frames), f + head)
+    reference_frames = np.repeat(references.frames, a2_references.slots(count), axis=0)
+    video = np.concatenate([reference_frames, np.repeat(frames[:1], head - len(reference_frames), axis=0), frames])
+    clean = a2_references.encode(pipe.vae, a2_references.as_tensor(video).movedim(0, 1)[None])
+    condition = a2_references.condition(pipe.vae, a2_references.as_tensor(references.frames), f + head)
     image = a2_references.image_tokens(pipe.image_encoder, pipe.image_processor, references.squares)
     text, _ = pipe.encode_prompt(prompt=prompt, do_classifier_free_guidance=False, device=clean.device)
     dtype = pipe.transformer.dtype
     # on the CPU: the same noise on every device
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
-    even = np.linspace(1, 0, steps + 1)
-    levels = [strength, *(s for s in (objective.apply_flow_shift(float(n), flow_shift) for n in even) if s < strength)]
+    sigmas = np.linspace(1, 0, steps + 1)
+    levels = [
+        strength,
+        *(s for s in (objective.apply_flow_shift(float(n), flow_shift) for n in sigmas) if s < strength),
+    ]
     latents = objective.add_noise(clean, noise, strength)
-    for level, following in itertools.pairwise(levels):
-        inputs = latents.to(dtype), float(level), given.to(dtype), text.to(dtype), image.to(dtype)
-        latents = latents + (following - level) * objective.predict(pipe.transformer, *inputs).float()
+    for level, next_level in itertools.pairwise(levels):
+        inputs = latents.to(dtype), float(level), condition.to(dtype), text.to(dtype), image.to(dtype)
+        latents = latents + (next_level - level) * objective.predict(pipe.transformer, *inputs).float()
     if not latents.isfinite().all():
         raise ValueError("the network returned NaN or infinity")
     config = pipe.vae.config
     mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1).to(latents) for v in (config.latents_mean, config.latents_std))
-    made = pipe.vae.decode((latents * std + mean).to(pipe.vae.dtype)).sample[0, :, head:]
-    return made.float().add(1).mul(127.5).clamp(0, 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()
+    decoded = pipe.vae.decode((latents * std + mean).to(pipe.vae.dtype)).sample[0, :, head:]
+    return decoded.float().add(1).mul(127.5).clamp(0, 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()

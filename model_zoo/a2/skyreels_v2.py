@@ -36,9 +36,9 @@ def check(folder: str | Path) -> Path:
 
 
 def check_frames(
-    frames: int, window: int, history: int, block: int, first_frame: bool = False, extends: bool = False
+    frames: int, window: int, history: int, block: int, first_frame: bool = False, extend_video: bool = False
 ) -> None:
-    """Raise ValueError for lengths with which diffusers would not sample all frames, or not keep the given ones.
+    """Raise ValueError for lengths with which diffusers would not sample all frames, or not keep the known ones.
 
     Its schedule uses whole blocks of latent frames. Silently, a remainder in a window stays noise, and known frames that do not
     fill a block are sampled again.
@@ -46,25 +46,25 @@ def check_frames(
     for name, value in (("frames", frames), ("window", window or frames), ("history", history)):
         if value % STRIDE != 1:
             raise ValueError(f"{name} is {value}; SkyReels-V2 takes 4 n + 1")
-    known = _latents(history)
-    total = _latents(frames) + (known if extends else 0)
-    at_once = min(total, _latents(window)) if window else total
-    if (at_once < total or extends) and known >= at_once:
+    history_latents = _latents(history)
+    total = _latents(frames) + (history_latents if extend_video else 0)
+    window_latents = min(total, _latents(window)) if window else total
+    if (window_latents < total or extend_video) and history_latents >= window_latents:
         raise ValueError(f"a window of {window} frames has no room for {history} of history and a new one")
     if first_frame and block > 1:
         raise ValueError(
             f"blocks of {block}: a first frame does not fill a block, and SkyReels-V2 would not keep it: remove "
             "--causal-block-size"
         )
-    lengths, done = [at_once], at_once
-    while done < total:
-        lengths.append(min(total - done + known, at_once))
-        done += lengths[-1] - known
+    lengths, num_sampled = [window_latents], window_latents
+    while num_sampled < total:
+        lengths.append(min(total - num_sampled + history_latents, window_latents))
+        num_sampled += lengths[-1] - history_latents
     for length in lengths:
-        if block and (length % block or ((len(lengths) > 1 or extends) and known % block)):
+        if block and (length % block or ((len(lengths) > 1 or extend_video) and history_latents % block)):
             raise ValueError(
-                f"blocks of {block}: a window has {length} latent frames, {known} of them history, and SkyReels-V2 would leave "
-                f"frames that do not fill a block as noise: choose frames, window and history of 4 x {block} n - 3"
+                f"blocks of {block}: a window has {length} latent frames, {history_latents} of them history, and SkyReels-V2 "
+                f"would leave frames that do not fill a block as noise: choose frames, window and history of 4 x {block} n - 3"
             )
 
 
@@ -92,81 +92,83 @@ def sample(
     num_frames: int,
     generator: torch.Generator,
     first_frame: UInt8[np.ndarray, "height width 3"] | None = None,
-    beginning: UInt8[np.ndarray, "f height width 3"] | None = None,
+    init_video: UInt8[np.ndarray, "f height width 3"] | None = None,
     window: int = 0,
     history: int = 17,
-    block: int = 0,
-    lag: int = 0,
-    history_noise: int = 20,
+    causal_block_size: int = 0,
+    ar_step: int = 0,
+    addnoise_condition: int = 20,
     on_step: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> np.ndarray:
     """Return a video, (num_frames, height, width, 3) float32, 0 to 1. settings: those of diffusers' pipelines.
 
-    With `first_frame`, an image, the video starts with its VAE reconstruction. With `beginning`, a video, the result is that
+    With `first_frame`, an image, the video starts with its VAE reconstruction. With `init_video`, a video, the result is that
     video, unchanged, followed by num_frames + 3 new frames conditioned on its last `history` frames. Lengths are as in
-    model_zoo.a2.long: window and history in video frames, block in latent frames, lag in steps. Raises ValueError like
-    `check_frames`, and for a beginning shorter than the history.
+    model_zoo.a2.long: window and history in video frames, causal_block_size in latent frames, ar_step in steps. Raises
+    ValueError like `check_frames`, and for an init_video shorter than the history.
     """
-    check_frames(num_frames, window, history, block, first_frame is not None, beginning is not None)
-    if beginning is not None and len(beginning) < history:
-        raise ValueError(f"the video to extend has {len(beginning)} frames, fewer than the history of {history}")
-    runs, given = _chosen(pipe, first_frame, None if beginning is None else beginning[-history:])
-    total = num_frames if beginning is None else history + num_frames + STRIDE - 1
-    by_windows = beginning is not None or 0 < window < total
+    check_frames(num_frames, window, history, causal_block_size, first_frame is not None, init_video is not None)
+    if init_video is not None and len(init_video) < history:
+        raise ValueError(f"the video to extend has {len(init_video)} frames, fewer than the history of {history}")
+    selected_pipe, image_kwargs = _select_pipeline(
+        pipe, first_frame, None if init_video is None else init_video[-history:]
+    )
+    total = num_frames if init_video is None else history + num_frames + STRIDE - 1
+    is_windowed = init_video is not None or 0 < window < total
 
-    def after(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def on_step_end(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         on_step()
         return tensors
 
-    pipe.transformer._set_ar_attention(block or 1)
-    with _drawn_from(generator, pipe._execution_device):
-        video = runs(
+    pipe.transformer._set_ar_attention(causal_block_size or 1)
+    with _seed_global_rng(generator, pipe._execution_device):
+        video = selected_pipe(
             prompt=prompt,
             height=height,
             width=width,
             num_frames=total,
             base_num_frames=min(window or total, total),
-            overlap_history=history if by_windows else None,
-            addnoise_condition=history_noise if by_windows else 0,
-            ar_step=lag,
-            causal_block_size=block or None,
+            overlap_history=history if is_windowed else None,
+            addnoise_condition=addnoise_condition if is_windowed else 0,
+            ar_step=ar_step,
+            causal_block_size=causal_block_size or None,
             output_type="np",
             generator=generator,
-            callback_on_step_end=after,
-            **given,
+            callback_on_step_end=on_step_end,
+            **image_kwargs,
             **settings,
         ).frames[0]
     # diffusers returns the history twice: as given, then its VAE reconstruction
-    if beginning is not None:
-        video = np.concatenate([beginning.astype(np.float32) / 255, video[2 * history :]])
-    expected = num_frames if beginning is None else len(beginning) + num_frames + STRIDE - 1
+    if init_video is not None:
+        video = np.concatenate([init_video.astype(np.float32) / 255, video[2 * history :]])
+    expected = num_frames if init_video is None else len(init_video) + num_frames + STRIDE - 1
     if len(video) != expected:
         raise ValueError(f"SkyReels-V2 returned {len(video)} of {expected} frames")
     return video
 
 
-def _chosen(pipe: Any, first_frame: Any, seen: Any) -> tuple[Any, dict[str, Any]]:
+def _select_pipeline(pipe: Any, first_frame: Any, context_frames: Any) -> tuple[Any, dict[str, Any]]:
     """Return the diffusers pipeline for these inputs, sharing the networks, and its keyword arguments."""
     from diffusers import (
         SkyReelsV2DiffusionForcingImageToVideoPipeline,
         SkyReelsV2DiffusionForcingVideoToVideoPipeline,
     )
 
-    if first_frame is None and seen is None:
+    if first_frame is None and context_frames is None:
         return pipe, {}
-    if seen is None:
-        runs = SkyReelsV2DiffusionForcingImageToVideoPipeline(**pipe.components)
-        given = {"image": Image.fromarray(first_frame)}
+    if context_frames is None:
+        selected_pipe = SkyReelsV2DiffusionForcingImageToVideoPipeline(**pipe.components)
+        image_kwargs = {"image": Image.fromarray(first_frame)}
     else:
-        runs = SkyReelsV2DiffusionForcingVideoToVideoPipeline(**pipe.components)
-        given = {"video": seen[None].astype(np.float32) / 255}
-    runs.set_progress_bar_config(disable=True)
-    return runs, given
+        selected_pipe = SkyReelsV2DiffusionForcingVideoToVideoPipeline(**pipe.components)
+        image_kwargs = {"video": context_frames[None].astype(np.float32) / 255}
+    selected_pipe.set_progress_bar_config(disable=True)
+    return selected_pipe, image_kwargs
 
 
 @contextmanager
-def _drawn_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+def _seed_global_rng(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators within the context: diffusers draws the noise on the history from them."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(generator.initial_seed())

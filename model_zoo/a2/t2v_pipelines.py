@@ -25,10 +25,10 @@ class AppendedHook(ModelHook):
         super().__init__()
         self.latents = latents
 
-    def new_forward(self, module: Any, referenced: bool = True, **inputs: Any) -> tuple[torch.Tensor]:
+    def new_forward(self, module: Any, use_references: bool = True, **inputs: Any) -> tuple[torch.Tensor]:
         noised = inputs.pop("hidden_states")
-        shown = (self.latents if referenced else torch.zeros_like(self.latents)).to(noised)
-        inputs |= conditioning.network_inputs("appended", noised, shown.expand(len(noised), -1, -1, -1, -1))
+        reference_latents = (self.latents if use_references else torch.zeros_like(self.latents)).to(noised)
+        inputs |= conditioning.network_inputs("appended", noised, reference_latents.expand(len(noised), -1, -1, -1, -1))
         return (conditioning.video_part("appended", self.fn_ref.original_forward(**inputs)[0], noised.shape[2]),)
 
 
@@ -56,19 +56,19 @@ class AppendedPipeline(WanPipeline):
         height, width = references.frames.shape[1:3]
         guidance.check(reference_guidance, guidance_scale)
         a2_references.check_size(height, width, num_frames, 0)
-        words = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
+        prompt_embeds = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
         latents = conditioning.reference_latents(self.vae, references, self.reference_slots)[None]
         registry = HookRegistry.check_if_exists_or_initialize(self.transformer)
         # beneath the guidance, which calls it once for each branch
         registry.register_hook(AppendedHook(latents), HOOK)
-        drop = None if reference_guidance == 1 else lambda inputs: inputs | {"referenced": False}
+        drop = None if reference_guidance == 1 else lambda inputs: inputs | {"use_references": False}
         scales = reference_guidance, guidance_scale
         size = {"height": height, "width": width, "num_frames": num_frames}
         try:
             with guidance.batched_cfg(
-                self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.cfg
+                self.transformer, *scales, prompt_embeds["negative_prompt_embeds"], drop, self.groups.cfg
             ):
-                return super().__call__(guidance_scale=guidance_scale, **words, **size, **settings)
+                return super().__call__(guidance_scale=guidance_scale, **prompt_embeds, **size, **settings)
         finally:
             registry.remove_hook(HOOK, recurse=False)
 
@@ -97,22 +97,24 @@ class VacePipeline(WanVACEPipeline):
         height, width = references.frames.shape[1:3]
         guidance.check(reference_guidance, guidance_scale)
         a2_references.check_size(height, width, num_frames, 0)
-        words = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
+        prompt_embeds = guidance.encode_prompts(self, prompt, guidance_scale > 1, settings)
         latents = conditioning.reference_latents(self.vae, references, self.reference_slots)
         grey = a2_references.no_references(self.vae, num_frames, height, width)[0, STRIDE:]
         self._control = conditioning.control(latents, grey.to(latents))[None]
-        none = conditioning.control(torch.zeros_like(latents), grey.to(latents))[None]
+        null_control = conditioning.control(torch.zeros_like(latents), grey.to(latents))[None]
 
-        def without(inputs: dict[str, Any]) -> dict[str, Any]:
-            return inputs | {"control_hidden_states": none.to(inputs["control_hidden_states"])}
+        def drop_references(inputs: dict[str, Any]) -> dict[str, Any]:
+            return inputs | {"control_hidden_states": null_control.to(inputs["control_hidden_states"])}
 
         # diffusers only counts them: their latents are in the control
         pictures = [Image.new("RGB", (width, height))] * latents.shape[1]
-        scales, drop = (reference_guidance, guidance_scale), None if reference_guidance == 1 else without
+        scales, drop = (reference_guidance, guidance_scale), None if reference_guidance == 1 else drop_references
         size = {"height": height, "width": width, "num_frames": num_frames}
-        with guidance.batched_cfg(self.transformer, *scales, words["negative_prompt_embeds"], drop, self.groups.cfg):
+        with guidance.batched_cfg(
+            self.transformer, *scales, prompt_embeds["negative_prompt_embeds"], drop, self.groups.cfg
+        ):
             return super().__call__(
-                reference_images=pictures, guidance_scale=guidance_scale, **words, **size, **settings
+                reference_images=pictures, guidance_scale=guidance_scale, **prompt_embeds, **size, **settings
             )
 
     def prepare_video_latents(self, *_: Any, **__: Any) -> torch.Tensor:

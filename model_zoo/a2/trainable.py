@@ -19,7 +19,7 @@ VARIANTS = {
     "lora": r"\.lora_",
     "full": r"",
 }
-LORA_ONTO = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_v_proj)"
+LORA_TARGET_MODULES = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_v_proj)"
 GROUPS = {
     "vace branch": r"^vace_",
     "self-attention": r"\.attn1\.",
@@ -46,7 +46,7 @@ def group_of(name: str) -> str:
     return next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), REST)
 
 
-def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
+def select(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
     """Make the parameters of a variant or a regular expression trainable, freeze all others and return the trainable names.
 
     "lora" first adds adapters of `rank` (Hu et al. 2021, arXiv 2106.09685) to the attention layers. Raises ValueError for an
@@ -66,10 +66,10 @@ def choose(network: torch.nn.Module, variant: str, rank: int = 16) -> list[str]:
         if parameter.requires_grad:
             chosen.append(name)
     if not chosen:
-        some = ", ".join(name for name, _ in list(network.named_parameters())[:3])
+        examples = ", ".join(name for name, _ in list(network.named_parameters())[:3])
         raise ValueError(
             f"--trainable {variant!r} does not match any parameter: use {', '.join(VARIANTS)}, or a regular expression for names "
-            f"such as {some} …"
+            f"such as {examples} …"
         )
     return chosen
 
@@ -78,7 +78,7 @@ def add_lora(network: Any, rank: int) -> None:
     """Add peft LoRA adapters to every projection of the attention layers; initially they have no effect."""
     from peft import LoraConfig
 
-    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_ONTO))
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGET_MODULES))
 
 
 def cast(network: torch.nn.Module, frozen_dtype: str) -> None:
@@ -109,6 +109,6 @@ def table(network: torch.nn.Module) -> list[Row]:
     return [*rows, Row("all", sum(r.trainable for r in rows), sum(r.all for r in rows))]
 
 
-def in_words(rows: list[Row]) -> str:
+def to_text(rows: list[Row]) -> str:
     """Return the table as text."""
     return "\n".join(f"{r.group:24} {r.trainable:>16,} of {r.all:>16,}  {r.trainable / r.all:4.0%}" for r in rows)

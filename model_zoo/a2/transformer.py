@@ -15,37 +15,41 @@ def network_class(kind: str) -> Any:
     return WanVACETransformer3DModel if kind == "vace" else WanTransformer3DModel
 
 
-def load_transformer(folder: Path, dtype: torch.dtype, quantised: Any = None) -> Any:
+def load_transformer(folder: Path, dtype: torch.dtype, quantization_config: Any = None) -> Any:
     """Return the transformer of a checkpoint folder: diffusers' files, or one file with the names of Wan's authors.
 
     The second is how Phantom (.pth) and RefAlign (.safetensors) publish theirs; the folder's config.json states its sizes. Raises
     ValueError for weights that do not fit it.
     """
     part = folder / "transformer"
-    kind = network_class(checkpoint.conditioning(folder))
+    model_class = network_class(checkpoint.conditioning(folder))
     files = [path for path in part.iterdir() if path.suffix in checkpoint.WEIGHTS]
     if len(files) != 1 or files[0].name.startswith("diffusion_pytorch_model"):
         try:
-            network, about = kind.from_pretrained(
-                part, torch_dtype=dtype, quantization_config=quantised, local_files_only=True, output_loading_info=True
+            network, loading_info = model_class.from_pretrained(
+                part,
+                torch_dtype=dtype,
+                quantization_config=quantization_config,
+                local_files_only=True,
+                output_loading_info=True,
             )
         except ValueError as error:
             if "expected shape" not in str(error):
                 raise
             reason = str(error).partition(" because ")[2].partition(". If ")[0]
             raise ValueError(f"the weights in {part} do not fit its config.json: {reason}") from error
-        for fault, names in (("lack", about["missing_keys"]), ("also have", about["unexpected_keys"])):
+        for verb, names in (("lack", loading_info["missing_keys"]), ("also have", loading_info["unexpected_keys"])):
             if names:
                 raise ValueError(
-                    f"the weights in {part} do not fit its config.json: they {fault} {len(names)}, such as {min(names)}"
+                    f"the weights in {part} do not fit its config.json: they {verb} {len(names)}, such as {min(names)}"
                 )
         return network
-    if quantised is not None:
+    if quantization_config is not None:
         raise ValueError(
             f"{files[0]} has the names of Wan's authors, which are not quantised when loaded: export it first"
         )
-    network = kind.from_config(kind.load_config(part))
-    state = wan_names_replaced(read_weights(files[0]), set(network.state_dict()))
+    network = model_class.from_config(model_class.load_config(part))
+    state = to_diffusers_names(read_weights(files[0]), set(network.state_dict()))
     missing = sorted(set(network.state_dict()) - set(state))
     if missing:
         raise ValueError(f"{files[0]} lacks {len(missing)} weights of this transformer, such as {missing[0]}")
@@ -64,7 +68,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return state.get("state_dict", state)
 
 
-def wan_names_replaced(state: dict[str, torch.Tensor], known: set[str]) -> dict[str, torch.Tensor]:
+def to_diffusers_names(state: dict[str, torch.Tensor], known: set[str]) -> dict[str, torch.Tensor]:
     """Return weights under diffusers' names. Weights that only their training used (RefAlign's alignment) keep other names."""
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 

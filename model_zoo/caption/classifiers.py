@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from model_zoo import weights
-from model_zoo.caption.measured import Answer, Thing
+from model_zoo.caption.measured import Answer, ElementHint
 from model_zoo.roles import Card
 
 FRAMES = 8  # frames for an image classifier, spread over the clip
 BATCH = 8  # pictures per batch
-SURE = 0.5  # probability from which a label of a multi-label checkpoint applies
+MIN_PROBABILITY = 0.5  # probability from which a label of a multi-label checkpoint applies
 
 SHOT_TYPES = {
     "long_shot": "long shot, extreme long shot, very long shot, wide shot, extreme wide shot, establishing shot, ls, els, ws",
@@ -74,7 +74,7 @@ MEANINGS = {
 def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
     """A picture or video classifier through transformers.
 
-    `expert(frames, fps, things, scene) -> [("shot_type", "close_up", probability)]`, see stages/caption/stage.py. card.weights is
+    `expert(frames, fps, hints, scene) -> [("shot_type", "close_up", probability)]`, see stages/caption/stage.py. card.weights is
     a folder of a ...ForVideoClassification or ...ForImageClassification with its preprocessor_config.json. A video classifier
     gets as many frames as it was trained on, spread over the clip; an image classifier FRAMES of them, whose probabilities are
     averaged. Raises ValueError for a checkpoint without labels of the schema.
@@ -86,53 +86,55 @@ def classifier_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
 
     folder = weights.find(card)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    meanings = known_labels(config.id2label, card.name)
-    video = any("VideoClassification" in name for name in config.architectures or [])
+    meanings = label_meanings(config.id2label, card.name)
+    is_video = any("VideoClassification" in name for name in config.architectures or [])
     processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    family = AutoVideo if video else AutoModelForImageClassification
+    family = AutoVideo if is_video else AutoModelForImageClassification
     network = family.from_pretrained(folder, local_files_only=True, dtype=dtype).to(device).eval()
-    several = config.problem_type == "multi_label_classification"
+    multi_label = config.problem_type == "multi_label_classification"
 
     @torch.inference_mode()
     def scores(pictures: list[np.ndarray]) -> np.ndarray:
         """Return the probabilities of a clip's pictures, (labels,)."""
-        batches = [pictures] if video else [pictures[k : k + BATCH] for k in range(0, len(pictures), BATCH)]
-        found = []
+        batches = [pictures] if is_video else [pictures[k : k + BATCH] for k in range(0, len(pictures), BATCH)]
+        probabilities = []
         for batch in batches:
             pixels = processor(batch, return_tensors="pt")["pixel_values"]
-            if video and pixels.ndim == 4:  # an image processor: its pictures are the frames of one clip
+            if is_video and pixels.ndim == 4:  # an image processor: its pictures are the frames of one clip
                 pixels = pixels[None]
             logits = network(pixel_values=pixels.to(device, dtype)).logits.float()
-            found.append((logits.sigmoid() if several else logits.softmax(-1)).cpu().numpy())
-        return np.concatenate(found).mean(axis=0)
+            probabilities.append((logits.sigmoid() if multi_label else logits.softmax(-1)).cpu().numpy())
+        return np.concatenate(probabilities).mean(axis=0)
 
-    def expert(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
-        count = config.num_frames if video else min(FRAMES, len(frames))
-        chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
-        return answers(scores([halved(frames[i]) for i in chosen]), meanings, several)
+    def expert(frames: np.ndarray, fps: float, hints: Sequence[ElementHint], scene: dict[str, Any]) -> list[Answer]:
+        count = config.num_frames if is_video else min(FRAMES, len(frames))
+        frame_indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
+        return answers(scores([halved(frames[i]) for i in frame_indices]), meanings, multi_label)
 
     return expert
 
 
-def known_labels(id2label: dict[int, str], name: str) -> dict[int, tuple[str, str]]:
+def label_meanings(id2label: dict[int, str], name: str) -> dict[int, tuple[str, str]]:
     """Return the meaning of each label: {number: (field, value)}. Raises ValueError if no label has a meaning here."""
-    found = {int(i): MEANINGS[plain(label)] for i, label in id2label.items() if plain(label) in MEANINGS}
-    if not found:
+    meanings = {
+        int(i): MEANINGS[normalise_label(label)] for i, label in id2label.items() if normalise_label(label) in MEANINGS
+    }
+    if not meanings:
         raise ValueError(
             f"model {name!r}: none of its labels ({', '.join(map(str, list(id2label.values())[:8]))}) is a shot type, an angle, "
             "a position or a camera motion; choose a checkpoint with one of these fields"
         )
-    return found
+    return meanings
 
 
-def plain(label: str) -> str:
+def normalise_label(label: str) -> str:
     """Return "closeUp", "Close-Up" and "close_up" as "close up"."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
-    return " ".join(re.sub(r"[^a-z0-9]+", " ", apart.lower()).split())
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
+    return " ".join(re.sub(r"[^a-z0-9]+", " ", spaced.lower()).split())
 
 
-def answers(probabilities: np.ndarray, meanings: dict[int, tuple[str, str]], several: bool = False) -> list[Answer]:
+def answers(probabilities: np.ndarray, meanings: dict[int, tuple[str, str]], multi_label: bool = False) -> list[Answer]:
     """Return the likeliest value of each field; labels of one meaning add up, or, in the multi-label case, the highest counts.
 
     In the multi-label case, all camera motions with at least SURE are joined, the likeliest first.
@@ -140,15 +142,19 @@ def answers(probabilities: np.ndarray, meanings: dict[int, tuple[str, str]], sev
     sums: dict[str, dict[str, float]] = {}
     for i, (field, value) in meanings.items():
         values = sums.setdefault(field, {})
-        sure = float(probabilities[i])
-        values[value] = max(values.get(value, 0.0), sure) if several else values.get(value, 0.0) + sure
+        probability = float(probabilities[i])
+        values[value] = (
+            max(values.get(value, 0.0), probability) if multi_label else values.get(value, 0.0) + probability
+        )
     out = []
     for field, values in sums.items():
         best = max(values, key=lambda value: values[value])
-        told = sorted((v for v in values if values[v] >= SURE), key=lambda v: -values[v]) if several else []
-        if field == "camera_motion" and len(told) > 1:
-            said = " and ".join([told[0], *(v.removeprefix("the camera ") for v in told[1:2])])
-            out.append((field, said, values[told[1]]))
+        likely = (
+            sorted((v for v in values if values[v] >= MIN_PROBABILITY), key=lambda v: -values[v]) if multi_label else []
+        )
+        if field == "camera_motion" and len(likely) > 1:
+            text = " and ".join([likely[0], *(v.removeprefix("the camera ") for v in likely[1:2])])
+            out.append((field, text, values[likely[1]]))
         else:
             out.append((field, best, min(1.0, values[best])))
     return out

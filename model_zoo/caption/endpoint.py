@@ -36,8 +36,8 @@ from model_zoo.caption.fusion_llm import fusion as fused
 from model_zoo.caption.schema import Ask, Completion
 
 FIRST_WAIT_S = 1.0  # wait before the second attempt; doubled for each further one, minus a random part
-LONGEST_WAIT_S = 60.0
-LONGEST_RETRY_AFTER_S = 600.0  # upper bound of a server's Retry-After
+MAX_WAIT_S = 60.0
+MAX_RETRY_AFTER_S = 600.0  # upper bound of a server's Retry-After
 CONNECT_S = 20.0
 JPEG_QUALITY = 90
 KEY = ". The key for it belongs into A2DATA_API_KEY"
@@ -58,8 +58,8 @@ class Server(NamedTuple):
 class BusyError(Exception):
     """A failure that may pass; with the delay in seconds, if the server states one."""
 
-    def __init__(self, why: str, retry_after_s: float = 0.0):
-        super().__init__(why)
+    def __init__(self, reason: str, retry_after_s: float = 0.0):
+        super().__init__(reason)
         self.retry_after_s = retry_after_s
 
 
@@ -105,11 +105,11 @@ def connect(card: Any) -> Server:
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),  # the stage limits concurrency
     )
     server = Server(url, model, options, client)
-    with_retries(server, lambda: _reach(server))
+    with_retries(server, lambda: _check_reachable(server))
     return server
 
 
-def _reach(server: Server) -> None:
+def _check_reachable(server: Server) -> None:
     """Ask for the list of models: a server that answers is there, even if it has no list. Raises RuntimeError for a wrong key."""
     try:
         code = server.client.get(server.url + "/models").status_code
@@ -132,9 +132,9 @@ def address(card: Any) -> tuple[str, str, dict[str, str]]:
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
         raise ValueError(f"model {card.name!r} has no option {unknown[0]!r}; options: {', '.join(DEFAULTS)}")
-    for name, known in CHOICES.items():
-        if options.get(name, known[0]) not in known:
-            raise ValueError(f"model {card.name!r}: {name} must be {' or '.join(known)}, got {options[name]!r}")
+    for name, choices in CHOICES.items():
+        if options.get(name, choices[0]) not in choices:
+            raise ValueError(f"model {card.name!r}: {name} must be {' or '.join(choices)}, got {options[name]!r}")
     for name in ("frames", "attempts", "tokens"):
         if name in options and not (options[name].isdecimal() and int(options[name])):
             raise ValueError(f"model {card.name!r}: {name} must be a number of at least 1, got {options[name]!r}")
@@ -156,9 +156,9 @@ def chat_client(server: Server) -> Ask:
         if as_video:
             body |= _video_metadata(messages)
         if schema is not None and server.options["response_format"] == "json_schema":
-            named = {"name": "answer", "schema": schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": named}
-        return _said(server, with_retries(server, lambda: _answer(server, body)))
+            json_schema = {"name": "answer", "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        return _parse_completion(server, with_retries(server, lambda: _post(server, body)))
 
     return ask
 
@@ -191,8 +191,8 @@ def _video_metadata(messages: list[dict[str, Any]]) -> dict[str, Any]:
     if not parts:
         return {}
     seconds = parts[0]["seconds"]
-    lasts = seconds[-1] - seconds[0]
-    fps = (len(seconds) - 1) / lasts if lasts > 0 else 1.0
+    duration_s = seconds[-1] - seconds[0]
+    fps = (len(seconds) - 1) / duration_s if duration_s > 0 else 1.0
     video = {"fps": fps, "frames_indices": list(range(len(seconds))), "total_num_frames": len(seconds)}
     video |= {"duration": len(seconds) / fps, "do_sample_frames": False}
     return {"media_io_kwargs": {"video": video}, "mm_processor_kwargs": {"do_sample_frames": False}}
@@ -212,12 +212,13 @@ def _jpeg(frame: np.ndarray) -> str:
 def with_retries(server: Server, attempt: Callable[[], Any]) -> Any:
     """Call `attempt`, with retries and backoff if the server is busy or unreachable. Raises RuntimeError if all fail."""
     attempts = int(server.options["attempts"])
-    grows = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
+    backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        told = error.retry_after_s if isinstance(error, BusyError) else 0.0
-        return grows(state) if told <= 0 else told + grows(state) / 10  # jitter: retries must not coincide
+        retry_after_s = error.retry_after_s if isinstance(error, BusyError) else 0.0
+        # jitter: retries must not coincide
+        return backoff(state) if retry_after_s <= 0 else retry_after_s + backoff(state) / 10
 
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(attempts),
@@ -232,7 +233,7 @@ def with_retries(server: Server, attempt: Callable[[], Any]) -> Any:
         raise RuntimeError(f"{server.url} did not answer in {attempts} attempts: {error}") from error
 
 
-def _answer(server: Server, body: dict[str, Any]) -> Any:
+def _post(server: Server, body: dict[str, Any]) -> Any:
     """Send one request and return its JSON. Raises BusyError for a temporary failure, RuntimeError for a permanent one."""
     try:
         answer = server.client.post(f"{server.url}/chat/completions", json=body)
@@ -252,33 +253,33 @@ def _answer(server: Server, body: dict[str, Any]) -> Any:
         raise BusyError(f"the answer is not JSON: {answer.text[:100]!r}") from error
 
 
-def _hint(server: Server, said: str) -> str:
+def _hint(server: Server, message: str) -> str:
     """Return what to change if a server refuses the number of pictures or the schema."""
-    if re.search(r"at most \d+ (?:image|video)|limit-mm-per-prompt", said, re.IGNORECASE):
+    if re.search(r"at most \d+ (?:image|video)|limit-mm-per-prompt", message, re.IGNORECASE):
         kind, count = ("video", 1) if server.options["media"] == "video" else ("image", server.options["frames"])
         fewer = "" if kind == "video" else ", or ask for fewer with &frames=N"
         return f". Start the server with --limit-mm-per-prompt '{{\"{kind}\": {count}}}'{fewer}"
-    if "response_format" in said:
+    if "response_format" in message:
         return ". It does not enforce schemas: add &response_format=none to the address"
     return ""
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
     """Return the header Retry-After in seconds, also if it is a date; 0 if missing or unreadable."""
-    said = answer.headers.get("Retry-After", "").strip()
+    header = answer.headers.get("Retry-After", "").strip()
     try:
-        seconds = float(said) if said.replace(".", "", 1).isdecimal() else _until(said)
+        seconds = float(header) if header.replace(".", "", 1).isdecimal() else _seconds_until(header)
     except ValueError:
         return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
-def _until(date: str) -> float:
-    when = parsedate_to_datetime(date)
-    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+def _seconds_until(date: str) -> float:
+    moment = parsedate_to_datetime(date)
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
 
 
-def _said(server: Server, answer: Any) -> Completion:
+def _parse_completion(server: Server, answer: Any) -> Completion:
     try:
         choice = answer["choices"][0]
         text, reason = choice["message"].get("content") or "", choice.get("finish_reason")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from model_zoo import cards, weights
-from model_zoo.caption.measured import Answer, Box, Thing, subjects_of
+from model_zoo.caption.measured import Answer, Box, ElementHint, subjects_of
 from model_zoo.mediapipe import mesh
 from model_zoo.roles import Card
 
@@ -21,12 +21,14 @@ SIZE_PX = 112
 # Positions of the eyes' and the mouth's middle in the network's input: the means of its five points.
 EYES = (55.9, 51.6)
 MOUTH = (56.1, 92.3)
-LOOKS = 8  # most sampled frames of a face
+MAX_FACES = 8  # most sampled frames of a face
 BATCH = 32  # most faces per batch
 MIN_FACE_PX = 24  # smaller faces have no readable expression
 MAX_YAW = 0.6  # offset of the nose from the middle of the eyes, in eye distances; beyond it half of the face is hidden
-SMILES = 0.055  # lift of the mouth's corners, see mesh.lift, halfway between those who smile and those who do not
-CHANGED = 0.6  # least mean probability of both halves' own expressions for "neutral, then happy"
+MIN_SMILE_LIFT = (
+    0.055  # of the mouth's corners, see mesh.smile_lift: halfway between people who smile and people who do not
+)
+MIN_CHANGE_PROBABILITY = 0.6  # least mean probability of both halves' own expressions for "neutral, then happy"
 
 Classify = Callable[[np.ndarray], np.ndarray]
 
@@ -34,20 +36,20 @@ Classify = Callable[[np.ndarray], np.ndarray]
 def expression_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]:
     """A classifier of facial expressions.
 
-    `expert(frames, fps, things, scene) -> [("subjects.<n>.expression", "happy", confidence)]`, see stages/caption/stage.py. The
+    `expert(frames, fps, hints, scene) -> [("subjects.<n>.expression", "happy", confidence)]`, see stages/caption/stage.py. The
     confidence is the mean probability over the sampled frames. People without a face of MIN_FACE_PX, and faces turned away, get
     no answer. Raises FileNotFoundError for missing weights, ValueError for an ONNX file of another shape.
     """
     classify = network(card, device)
 
-    def expert(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
+    def expert(frames: np.ndarray, fps: float, hints: Sequence[ElementHint], scene: dict[str, Any]) -> list[Answer]:
         answers = []
-        for n, person in subjects_of(things, scene).items():
-            faces = [t for t in things if t.kind == "face" and t.parent == person.id]
-            looks = pictures(frames, faces[0]) if faces else []
-            if looks:
-                value, sure = told(classify(np.stack(looks)))
-                answers.append((f"subjects.{n}.expression", value, sure))
+        for n, person in subjects_of(hints, scene).items():
+            faces = [t for t in hints if t.kind == "face" and t.parent == person.id]
+            face_crops = sample_faces(frames, faces[0]) if faces else []
+            if face_crops:
+                value, confidence = describe(classify(np.stack(face_crops)))
+                answers.append((f"subjects.{n}.expression", value, confidence))
         return answers
 
     return expert
@@ -57,27 +59,30 @@ def smile_expert(card: Card, device: str = "cpu") -> Callable[..., list[Answer]]
     """MediaPipe's face mesh: "smiling" for people who smile in the median of the sampled frames, and nothing for others."""
     find, run = (cards.load(name, device) for name in card.companions)
 
-    def expert(frames: np.ndarray, fps: float, things: Sequence[Thing], scene: dict[str, Any]) -> list[Answer]:
+    def expert(frames: np.ndarray, fps: float, hints: Sequence[ElementHint], scene: dict[str, Any]) -> list[Answer]:
         answers = []
-        for n, person in subjects_of(things, scene).items():
-            faces = [t for t in things if t.kind == "face" and t.parent == person.id]
-            seen = [
-                mesh.of_head(find, run, frames[faces[0].frames[i]], faces[0].boxes[i]) for i in sampled(frames, faces)
+        for n, person in subjects_of(hints, scene).items():
+            faces = [t for t in hints if t.kind == "face" and t.parent == person.id]
+            meshes = [
+                mesh.of_head(find, run, frames[faces[0].frames[i]], faces[0].boxes[i])
+                for i in sample_indices(frames, faces)
             ]
-            lifts = [mesh.lift(face.points) for face in seen if face]
-            if lifts and np.median(lifts) > SMILES:
+            lifts = [mesh.smile_lift(face.points) for face in meshes if face]
+            if lifts and np.median(lifts) > MIN_SMILE_LIFT:
                 answers.append((f"subjects.{n}.expression", "smiling", 0.7))
         return answers
 
     return expert
 
 
-def sampled(frames: np.ndarray, faces: Sequence[Thing], most: int = 4) -> list[int]:
+def sample_indices(frames: np.ndarray, faces: Sequence[ElementHint], max_count: int = 4) -> list[int]:
     """Return at most `most` sightings of the first face, spread over the time in which it was seen and large enough."""
     if not faces or abs(float(faces[0].attributes.get("yaw", 0.0))) > MAX_YAW:
         return []
-    good = [i for i, box in enumerate(faces[0].boxes) if unit(box, frames.shape[1:3]) * 2.3 >= MIN_FACE_PX]
-    return [good[round(k)] for k in np.linspace(0, len(good) - 1, min(most, len(good)))]
+    large_enough = [
+        i for i, box in enumerate(faces[0].boxes) if eye_mouth_distance(box, frames.shape[1:3]) * 2.3 >= MIN_FACE_PX
+    ]
+    return [large_enough[round(k)] for k in np.linspace(0, len(large_enough) - 1, min(max_count, len(large_enough)))]
 
 
 def network(card: Card, device: str = "cpu") -> Classify:
@@ -88,66 +93,75 @@ def network(card: Card, device: str = "cpu") -> Classify:
     if device.startswith("cuda") and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, "CUDAExecutionProvider")
     session = onnxruntime.InferenceSession(str(weights.find(card)), providers=providers)
-    (entry, *_), (exit_, *_) = session.get_inputs(), session.get_outputs()
-    if list(entry.shape[1:]) != [3, SIZE_PX, SIZE_PX]:
+    (input_info, *_), (output_info, *_) = session.get_inputs(), session.get_outputs()
+    if list(input_info.shape[1:]) != [3, SIZE_PX, SIZE_PX]:
         raise ValueError(
-            f"model {card.name!r}: its input is {entry.shape}, expected (n, 3, 112, 112): use an ONNX file of a network for "
+            f"model {card.name!r}: its input is {input_info.shape}, expected (n, 3, 112, 112): use an ONNX file of a network for "
             "aligned faces of 112 px"
         )
-    batch = entry.shape[0] if isinstance(entry.shape[0], int) else BATCH  # the published file has a batch size of 1
+    # the published file has a batch size of 1
+    batch = input_info.shape[0] if isinstance(input_info.shape[0], int) else BATCH
 
     def classify(faces: np.ndarray) -> np.ndarray:
-        found = [np.empty((0, len(EXPRESSIONS)), np.float32)]
+        outputs = [np.empty((0, len(EXPRESSIONS)), np.float32)]
         for start in range(0, len(faces), batch):
-            part = faces[start : start + batch]
-            full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)]) if batch < BATCH else part
-            planes = (full.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
-            (scores,) = session.run([exit_.name], {entry.name: np.ascontiguousarray(planes)})
-            if scores.shape != (len(full), len(EXPRESSIONS)):
+            faces_in_batch = faces[start : start + batch]
+            padded = (
+                np.concatenate([faces_in_batch, np.repeat(faces_in_batch[-1:], batch - len(faces_in_batch), axis=0)])
+                if batch < BATCH
+                else faces_in_batch
+            )
+            planes = (padded.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+            (scores,) = session.run([output_info.name], {input_info.name: np.ascontiguousarray(planes)})
+            if scores.shape != (len(padded), len(EXPRESSIONS)):
                 raise ValueError(
                     f"model {card.name!r} returned {scores.shape}, expected one score for each of {EXPRESSIONS}"
                 )
-            found.append(scores[: len(part)])
-        return softmax(np.concatenate(found))
+            outputs.append(scores[: len(faces_in_batch)])
+        return softmax(np.concatenate(outputs))
 
     return classify
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
     """Return (n, k) float32 scores as probabilities, each row with sum 1."""
-    grown = np.exp(scores - scores.max(axis=1, keepdims=True)) if len(scores) else scores
-    return (grown / grown.sum(axis=1, keepdims=True)).astype(np.float32)
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True)) if len(scores) else scores
+    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def told(probabilities: np.ndarray) -> tuple[str, float]:
+def describe(probabilities: np.ndarray) -> tuple[str, float]:
     """Return ("neutral", 0.83) or ("neutral, then happy", 0.7) from (n, 7) probabilities in order of time; n is at least 1."""
     halves = np.array_split(probabilities, 2) if len(probabilities) >= 4 else []
     means = [half.mean(axis=0) for half in halves]
-    if means and means[0].argmax() != means[1].argmax() and min(float(m.max()) for m in means) >= CHANGED:
+    if (
+        means
+        and means[0].argmax() != means[1].argmax()
+        and min(float(m.max()) for m in means) >= MIN_CHANGE_PROBABILITY
+    ):
         first, then = (EXPRESSIONS[int(m.argmax())] for m in means)
         return f"{first}, then {then}", min(float(m.max()) for m in means)
     mean = probabilities.mean(axis=0)
     return EXPRESSIONS[int(mean.argmax())], float(mean.max())
 
 
-def pictures(frames: np.ndarray, face: Thing) -> list[np.ndarray]:
+def sample_faces(frames: np.ndarray, face: ElementHint) -> list[np.ndarray]:
     """Return at most LOOKS aligned faces, (112, 112, 3) uint8 RGB, spread over the time in which the face was seen."""
     tilt = float(face.attributes.get("roll", 0.0))
-    return [aligned(frames[face.frames[i]], face.boxes[i], tilt) for i in sampled(frames, [face], LOOKS)]
+    return [aligned(frames[face.frames[i]], face.boxes[i], tilt) for i in sample_indices(frames, [face], MAX_FACES)]
 
 
-def unit(head: Box, size: tuple[int, int]) -> float:
+def eye_mouth_distance(head: Box, size: tuple[int, int]) -> float:
     """Return the distance from eyes to mouth, px: a head's box is four of it high, three wide, see stages.faces.head_ellipse.
 
     size: height and width of the frame, px. A head cut off by the border is measured by its complete side.
     """
     x0, y0, x1, y1 = head
-    whole = []
+    estimates = []
     if x0 > 0 and x1 < size[1]:
-        whole.append((x1 - x0) / 3)
+        estimates.append((x1 - x0) / 3)
     if y0 > 0 and y1 < size[0]:
-        whole.append((y1 - y0) / 4)
-    return float(np.mean(whole)) if whole else max((x1 - x0) / 3, (y1 - y0) / 4)
+        estimates.append((y1 - y0) / 4)
+    return float(np.mean(estimates)) if estimates else max((x1 - x0) / 3, (y1 - y0) / 4)
 
 
 def aligned(frame: np.ndarray, head: Box, tilt: float = 0.0) -> np.ndarray:
@@ -158,18 +172,18 @@ def aligned(frame: np.ndarray, head: Box, tilt: float = 0.0) -> np.ndarray:
     """
     x0, y0, x1, y1 = head
     size = frame.shape[:2]
-    far = unit(head, size)
-    middle = np.array([(x0 + x1) / 2, y1 - 2.0 * far if y1 < size[0] else y0 + 2.0 * far])  # of the head
+    distance = eye_mouth_distance(head, size)
+    head_centre = np.array([(x0 + x1) / 2, y1 - 2.0 * distance if y1 < size[0] else y0 + 2.0 * distance])  # of the head
     if x0 <= 0 < x1 < size[1]:
-        middle[0] = x1 - 1.5 * far
+        head_centre[0] = x1 - 1.5 * distance
     elif x1 >= size[1] and x0 > 0:
-        middle[0] = x0 + 1.5 * far
+        head_centre[0] = x0 + 1.5 * distance
     angle = np.radians(tilt + 90)
-    down = far * np.array([np.cos(angle), np.sin(angle)])
-    eyes = middle + 0.2 * down
+    down = distance * np.array([np.cos(angle), np.sin(angle)])
+    eyes = head_centre + 0.2 * down
     # a similarity maps the eyes to EYES and the mouth to MOUTH: in the complex plane, z -> factor z + shift
-    ours, theirs = complex(*down), complex(*np.subtract(MOUTH, EYES))
-    factor = theirs / ours
+    source, target = complex(*down), complex(*np.subtract(MOUTH, EYES))
+    factor = target / source
     shift = complex(*EYES) - factor * complex(*eyes)
     matrix = np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
     return cv2.warpAffine(frame, matrix, (SIZE_PX, SIZE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

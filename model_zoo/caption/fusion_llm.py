@@ -14,7 +14,7 @@ from model_zoo.caption.schema import Ask, ask_with_retry
 
 MAX_WORDS = 250  # the text encoder of the video model has 512 tokens, camera included
 SHOT = ("shot_type", "shot_angle", "shot_position")
-TOLD = ("action", "appearance", "expression", "position")
+SUBJECT_FIELDS = ("action", "appearance", "expression", "position")
 REQUEST = (
     "Write one paragraph of plain English prose that describes a video clip, from the facts below. First say how it is shot, "
     "then each subject with its action, appearance, expression and position, then the environment, then the lighting. Say no "
@@ -33,10 +33,10 @@ def fusion(ask: Ask) -> Callable[[dict[str, Any]], str]:
     """
 
     def fuse(scene: dict[str, Any]) -> str:
-        wanted = phrases(scene)
+        required_phrases = phrases(scene)
         text = REQUEST + json.dumps(facts(scene), indent=1, ensure_ascii=False)
         return ask_with_retry(
-            ask, [{"role": "user", "content": [{"type": "text", "text": text}]}], None, prompt_with(wanted)
+            ask, [{"role": "user", "content": [{"type": "text", "text": text}]}], None, prompt_parser(required_phrases)
         )
 
     return fuse
@@ -49,18 +49,18 @@ def phrases(scene: dict[str, Any]) -> list[str]:
 
 def facts(scene: dict[str, Any]) -> dict[str, Any]:
     """Return a scene as given to the model: without empty fields, internal fields and camera motion."""
-    told: dict[str, Any] = {name: scene[name].replace("_", " ") for name in SHOT if scene[name] not in ("", "other")}
-    told["subjects"] = [
-        {"phrase": s["phrase"], **{name: s[name] for name in TOLD if s[name]}} for s in scene["subjects"]
+    fields: dict[str, Any] = {name: scene[name].replace("_", " ") for name in SHOT if scene[name] not in ("", "other")}
+    fields["subjects"] = [
+        {"phrase": s["phrase"], **{name: s[name] for name in SUBJECT_FIELDS if s[name]}} for s in scene["subjects"]
     ]
     if scene["environment_phrase"]:
-        told["environment"] = {"phrase": scene["environment_phrase"]}
+        fields["environment"] = {"phrase": scene["environment_phrase"]}
     if scene["lighting"]:
-        told["lighting"] = scene["lighting"]
-    return told
+        fields["lighting"] = scene["lighting"]
+    return fields
 
 
-def prompt_with(wanted: list[str]) -> Callable[[str], str]:
+def prompt_parser(required_phrases: list[str]) -> Callable[[str], str]:
     """Return `read(text) -> prompt`, which raises ValueError unless each phrase occurs exactly once."""
 
     def read(text: str) -> str:
@@ -71,13 +71,13 @@ def prompt_with(wanted: list[str]) -> Callable[[str], str]:
             raise ValueError("the paragraph is empty")
         if len(prompt.split()) > MAX_WORDS:
             raise ValueError(f"the paragraph has {len(prompt.split())} words, more than {MAX_WORDS}")
-        faults = []
-        for phrase in wanted:
-            times = len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt))
-            if times != 1:
-                faults.append(f"the phrase {phrase!r} stands in it {times} times, not once")
-        if faults:
-            raise ValueError("; ".join(faults))
+        errors = []
+        for phrase in required_phrases:
+            count = len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt))
+            if count != 1:
+                errors.append(f"the phrase {phrase!r} stands in it {count} times, not once")
+        if errors:
+            raise ValueError("; ".join(errors))
         return prompt if prompt.endswith((".", "!", "?")) else f"{prompt}."
 
     return read

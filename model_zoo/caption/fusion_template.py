@@ -36,31 +36,31 @@ def fuse(scene: dict[str, Any]) -> str:
     """Return the prompt of a scene, without the camera. Never empty: a scene without information is described as such."""
     subjects, place = scene["subjects"], scene["environment_phrase"]
     if subjects:
-        sentences = [opening(scene, subjects[0])]
-        sentences += following(subjects[1:], again=not subjects[0]["action"])
-        sentences += [setting(place)] if place else []
+        sentences = [first_sentence(scene, subjects[0])]
+        sentences += other_sentences(subjects[1:], after_there_is=not subjects[0]["action"])
+        sentences += [environment_sentence(place)] if place else []
     else:
-        sentences = empty(scene, place)
+        sentences = sentences_without_subjects(scene, place)
     if scene["lighting"]:
-        sentences.append(f"The lighting is {small(scene['lighting'])}")
+        sentences.append(f"The lighting is {lower_first(scene['lighting'])}")
     return " ".join(sentence.rstrip(". ") + "." for sentence in sentences)
 
 
-def opening(scene: dict[str, Any], subject: dict[str, Any]) -> str:
+def first_sentence(scene: dict[str, Any], subject: dict[str, Any]) -> str:
     """Return the first sentence: the framing of the shot, and its main subject."""
-    return f"{capital(framing(scene)) or 'In this scene'}, {clause(subject, say_where=True)}"
+    return f"{upper_first(framing(scene)) or 'In this scene'}, {clause(subject, with_position=True)}"
 
 
 def framing(scene: dict[str, Any]) -> str:
     """Return "in a medium shot at eye level, seen from the front"; "" if nothing is known."""
     shot = SHOT_TYPES.get(scene["shot_type"], "")
-    taken = " ".join(part for part in (shot and f"in {shot}", ANGLES.get(scene["shot_angle"], "")) if part)
-    return ", ".join(part for part in (taken, VIEWS.get(scene["shot_position"], "")) if part)
+    shot_and_angle = " ".join(part for part in (shot and f"in {shot}", ANGLES.get(scene["shot_angle"], "")) if part)
+    return ", ".join(part for part in (shot_and_angle, VIEWS.get(scene["shot_position"], "")) if part)
 
 
-def empty(scene: dict[str, Any], place: str) -> list[str]:
+def sentences_without_subjects(scene: dict[str, Any], place: str) -> list[str]:
     """Return the sentences for a scene without subjects."""
-    shot = capital(SHOT_TYPES.get(scene["shot_type"], "a view"))
+    shot = upper_first(SHOT_TYPES.get(scene["shot_type"], "a view"))
     angle = ANGLES.get(scene["shot_angle"], "")
     view = f"{shot} {angle}" if angle else shot
     if is_noun_phrase(place):
@@ -68,50 +68,52 @@ def empty(scene: dict[str, Any], place: str) -> list[str]:
     return [f"{view} in which nothing stands out", *([place] if place else [])]
 
 
-def following(subjects: list[dict[str, Any]], again: bool) -> list[str]:
+def other_sentences(subjects: list[dict[str, Any]], after_there_is: bool) -> list[str]:
     """Return the sentences for the other subjects: first those that are only present, then those that act.
 
-    again: whether the previous sentence already used "there is".
+    after_there_is: whether the previous sentence already used "there is".
     """
-    idle, busy = ([s for s in subjects if bool(s["action"]) is does] for does in (False, True))
+    idle, busy = ([s for s in subjects if bool(s["action"]) is has_action] for has_action in (False, True))
     sentences = []
     if idle:
-        sentences.append(f"There is {'also ' if again else ''}{listed([_placed(s) for s in idle])}")
+        sentences.append(
+            f"There is {'also ' if after_there_is else ''}{join_list([_phrase_with_position(s) for s in idle])}"
+        )
     if busy:
-        sentences.append(f"Meanwhile, {listed([clause(s, say_where=True) for s in busy])}")
+        sentences.append(f"Meanwhile, {join_list([clause(s, with_position=True) for s in busy])}")
     return sentences
 
 
-def _placed(subject: dict[str, Any]) -> str:
+def _phrase_with_position(subject: dict[str, Any]) -> str:
     """Return "a red cup on the right"; with a comma before a position of several words."""
-    where = _where(subject)
-    return f"{subject['phrase']}{' ' if _brief(where) else ', '}{where}" if where else subject["phrase"]
+    position = _position(subject)
+    return f"{subject['phrase']}{' ' if _is_short(position) else ', '}{position}" if position else subject["phrase"]
 
 
-def listed(words: list[str]) -> str:
+def join_list(words: list[str]) -> str:
     """Return "a, b and c"."""
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
-def clause(subject: dict[str, Any], say_where: bool) -> str:
+def clause(subject: dict[str, Any], with_position: bool) -> str:
     """Return "a person in a yellow top gestures in the centre"."""
-    phrase, action, where = subject["phrase"], small(subject["action"]).rstrip(". "), _where(subject)
-    said = f"{phrase} {_verb(action)}" if action else f"there is {phrase}"
-    if say_where and where:
-        said += f" {where}" if _brief(where) else f", {where}"
-    mood = small(subject["expression"]).rstrip(". ")
+    phrase, action, position = subject["phrase"], lower_first(subject["action"]).rstrip(". "), _position(subject)
+    text = f"{phrase} {_verb(action)}" if action else f"there is {phrase}"
+    if with_position and position:
+        text += f" {position}" if _is_short(position) else f", {position}"
+    mood = lower_first(subject["expression"]).rstrip(". ")
     if mood and "expression" not in mood:
         mood = f"{'an' if mood[0] in 'aeiou' else 'a'} {mood} expression"
-    return f"{said}, with {mood}" if mood else said
+    return f"{text}, with {mood}" if mood else text
 
 
-def _where(subject: dict[str, Any]) -> str:
+def _position(subject: dict[str, Any]) -> str:
     """Return the subject's position, "" if its phrase contains it."""
-    where = small(subject["position"]).rstrip(". ")
-    return "" if where and where in subject["phrase"] else where
+    position = lower_first(subject["position"]).rstrip(". ")
+    return "" if position and position in subject["phrase"] else position
 
 
-def _brief(words: str) -> bool:
+def _is_short(words: str) -> bool:
     return len(words.split()) <= 4
 
 
@@ -120,7 +122,7 @@ def _verb(action: str) -> str:
     return f"is {action}" if action.split()[0].rstrip(",").endswith("ing") else action
 
 
-def setting(place: str) -> str:
+def environment_sentence(place: str) -> str:
     """Return the sentence for the environment; one that is already a sentence is unchanged."""
     if not is_noun_phrase(place):
         return place
@@ -137,10 +139,10 @@ def is_noun_phrase(words: str) -> bool:
     return words.startswith(("a ", "an "))
 
 
-def capital(words: str) -> str:
+def upper_first(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def small(words: str) -> str:
+def lower_first(words: str) -> str:
     """Return the text with a lower-case first letter, unless the word is an acronym or "I"."""
     return words if words[:2].isupper() or words.startswith("I ") else words[:1].lower() + words[1:]

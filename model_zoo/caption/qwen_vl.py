@@ -11,29 +11,29 @@ import numpy as np
 
 from model_zoo import weights
 from model_zoo.caption import schema as structured
-from model_zoo.caption import skycaptioner as trained
-from model_zoo.caption.fusion_llm import fusion as fused
+from model_zoo.caption import skycaptioner as sky_request
+from model_zoo.caption.fusion_llm import fusion as llm_fusion
 from model_zoo.caption.schema import Ask, Completion
 
 MAX_TOKENS = 2048  # longest answer; a caption of four subjects has about 500
 # Sampling that the authors recommend for videos (video processors of Qwen2.5-VL and Qwen3-VL).
 FPS = 2.0
-FEWEST, MOST = 4, 768  # frames
+MIN_FRAMES, MAX_FRAMES = 4, 768  # frames
 
 
 def captioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
     """A base captioner through transformers, Qwen2.5-VL or Qwen3-VL: a whole caption in one answer."""
-    return structured.captioner(chat_client(card, device), sampled)
+    return structured.captioner(chat_client(card, device), num_sampled_frames)
 
 
 def skycaptioner(card: Any, device: str) -> Callable[..., dict[str, Any]]:
     """SkyCaptioner-V1 through transformers, asked as in its training: model_zoo/caption/skycaptioner.py."""
-    return trained.captioner(chat_client(card, device))
+    return sky_request.captioner(chat_client(card, device))
 
 
 def fusion(card: Any, device: str) -> Callable[[dict[str, Any]], str]:
     """Fusion by its language model, without pictures."""
-    return fused(chat_client(card, device))
+    return llm_fusion(chat_client(card, device))
 
 
 def chat_client(card: Any, device: str) -> Ask:
@@ -56,37 +56,39 @@ def chat_client(card: Any, device: str) -> Ask:
         setattr(model.generation_config, name, None)
 
     def ask(messages: list[dict[str, Any]], schema: dict[str, Any] | None) -> Completion:
-        inputs = prepared(processor, messages).to(device)
+        inputs = prepare_inputs(processor, messages).to(device)
         with torch.inference_mode():
-            out = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
-        new = out[0, inputs["input_ids"].shape[1] :]
-        ends = model.generation_config.eos_token_id
-        ended = len(new) < MAX_TOKENS or int(new[-1]) in (ends if isinstance(ends, list) else [ends])
-        return Completion(processor.decode(new, skip_special_tokens=True), ended)
+            output_ids = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
+        new_tokens = output_ids[0, inputs["input_ids"].shape[1] :]
+        eos_ids = model.generation_config.eos_token_id
+        is_complete = len(new_tokens) < MAX_TOKENS or int(new_tokens[-1]) in (
+            eos_ids if isinstance(eos_ids, list) else [eos_ids]
+        )
+        return Completion(processor.decode(new_tokens, skip_special_tokens=True), is_complete)
 
     return ask
 
 
-def sampled(frames: int, fps: float) -> int:
+def num_sampled_frames(frames: int, fps: float) -> int:
     """Return how many frames the network sees of a clip with so many at that rate: two a second, at least 4."""
-    return min(max(int(frames / fps * FPS), FEWEST), MOST, frames)
+    return min(max(int(frames / fps * FPS), MIN_FRAMES), MAX_FRAMES, frames)
 
 
-def prepared(processor: Any, messages: list[dict[str, Any]]) -> Any:
+def prepare_inputs(processor: Any, messages: list[dict[str, Any]]) -> Any:
     """Return the network's input for these messages: tokens, and the frames in patches with their times."""
     videos: list[Any] = []
-    told: list[Any] = []
+    chat: list[Any] = []
     for message in messages:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         videos += [part for part in parts if part["type"] == "frames"]
-        told.append(
+        chat.append(
             {
                 "role": message["role"],
                 "content": [{"type": "video"} if p["type"] == "frames" else p for p in parts],
             }
         )
-    text = processor.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
+    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     if not videos:
         return processor(text=[text], return_tensors="pt")
     return processor(
@@ -103,8 +105,8 @@ def _times(frames: np.ndarray, seconds: list[float]) -> Any:
     from transformers.video_utils import VideoMetadata
 
     count, height, width = frames.shape[:3]
-    lasts = seconds[-1] - seconds[0]
-    fps = (count - 1) / lasts if lasts > 0 else 1.0
+    duration_s = seconds[-1] - seconds[0]
+    fps = (count - 1) / duration_s if duration_s > 0 else 1.0
     return VideoMetadata(
         total_num_frames=count,
         fps=fps,

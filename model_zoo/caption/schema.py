@@ -4,7 +4,7 @@ This file has no network. `ask(messages, schema) -> Completion` is one: a server
 (model_zoo/caption/qwen_vl.py). messages follow the OpenAI chat API, except that frames are a part {"type": "frames", "frames":
 (n, h, w, 3) uint8 RGB, "seconds": [float]}, which each backend converts.
 
-A model with `heeds_things = False` ignores the measured hints, so that they need not be measured.
+A model with `uses_hints = False` ignores the measured hints, so that they need not be measured.
 
 SkyReels-V2 (Chen et al. 2025, arXiv 2504.13074) and its captioner's script, skycaptioner_v1/scripts/vllm_struct_caption.py.
 """
@@ -122,12 +122,12 @@ def captioner(
     ValueError with the fault if neither of two answers is a caption.
     """
 
-    def caption(frames: np.ndarray, fps: float, things: Any) -> dict[str, Any]:
+    def caption(frames: np.ndarray, fps: float, hints: Any) -> dict[str, Any]:
         count = num_frames(len(frames), fps) if callable(num_frames) else num_frames
         content = [{"type": "text", "text": request()}, frames_part(frames, fps, count)]
         return ask_with_retry(ask, [{"role": "user", "content": content}], SCHEMA, parse_scene)
 
-    caption.heeds_things = False  # type: ignore[attr-defined]
+    caption.uses_hints = False  # type: ignore[attr-defined]
     return caption
 
 
@@ -142,7 +142,7 @@ def expert(ask: Ask, fields: Sequence[str], confidence: float, num_frames: int =
         raise ValueError(f"an expert supports the fields {known}, got {', '.join(sorted(unknown)) or 'none'}")
     of_subject = [name for name in fields if name in SUBJECT_TEXTS]
 
-    def answer(frames: np.ndarray, fps: float, things: Any, base: dict[str, Any]) -> list[tuple[str, str, float]]:
+    def answer(frames: np.ndarray, fps: float, hints: Any, base: dict[str, Any]) -> list[tuple[str, str, float]]:
         schema, question = _expert_question(fields, of_subject, base)
         if not schema["properties"]:
             return []
@@ -155,7 +155,7 @@ def expert(ask: Ask, fields: Sequence[str], confidence: float, num_frames: int =
             values += [(f"subjects.{number}.{name}", subject[name], confidence) for name in of_subject]
         return [(field, value.strip(), value_confidence) for field, value, value_confidence in values if value.strip()]
 
-    answer.heeds_things = False  # type: ignore[attr-defined]
+    answer.uses_hints = False  # type: ignore[attr-defined]
     return answer
 
 

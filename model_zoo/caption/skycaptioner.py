@@ -19,17 +19,17 @@ SIZE_PX = (360, 420)  # width, height: frames are squeezed to it
 FPS = 2.0  # at which the network was told that the frames follow one another, whatever the clip's duration
 
 
-def _subject(which: str, where: str, kind: tuple[str, str], main: bool) -> dict[str, Any]:
-    category, sub_category = kind
+def _subject(ordinal: str, position: str, types: tuple[str, str], is_main: bool) -> dict[str, Any]:
+    category, sub_category = types
     # two spaces after the main subject's "expression", as in the request of the training
-    space = "  " if main else " "
+    space = "  " if is_main else " "
     return {
-        "appearance": f"{which} subject appearance description",
-        "action": f"{which} subject action",
-        "expression": f"{which} subject expression{space}(Only for human/animal categories, empty otherwise)",
-        "position": where,
+        "appearance": f"{ordinal} subject appearance description",
+        "action": f"{ordinal} subject action",
+        "expression": f"{ordinal} subject expression{space}(Only for human/animal categories, empty otherwise)",
+        "position": position,
         "TYPES": {"type": f"Main category (e.g., {category})", "sub_type": f"Sub-category (e.g., {sub_category})"},
-        "is_main_subject": main,
+        "is_main_subject": is_main,
     }
 
 
@@ -60,45 +60,45 @@ REQUEST = (
 )
 
 # Athletes have the type "Sport" and the name of the sport as sub_type, and so have their cones and goals.
-WORN = re.compile(r"\b(?:wear(?:s|ing)?|dressed|clad)\b", re.IGNORECASE)
+CLOTHING = re.compile(r"\b(?:wear(?:s|ing)?|dressed|clad)\b", re.IGNORECASE)
 PEOPLE = "man|woman|boy|girl|child|player"
 ATHLETES = (
     "person|athlete|skier|snowboarder|skater|skateboarder|surfer|swimmer|diver|runner|jumper|climber|dancer|gymnast|cyclist|rider|"
     "boxer|wrestler|fighter|golfer|rower|footballer|goalkeeper"
 )
-ACTS = re.compile(rf"(?:^|[.;] )(?:the |an? |one )?(?:\w+ ){{0,2}}(?:{PEOPLE}|{ATHLETES})\b", re.IGNORECASE)
+PERSON_ACTION = re.compile(rf"(?:^|[.;] )(?:the |an? |one )?(?:\w+ ){{0,2}}(?:{PEOPLE}|{ATHLETES})\b", re.IGNORECASE)
 
 
 def captioner(ask: Ask) -> Callable[[np.ndarray, float, Any], dict[str, Any]]:
     """Return the base captioner (see stages/caption/stage.py); it raises ValueError if neither of two answers is a caption."""
 
-    def caption(frames: np.ndarray, fps: float, things: Any) -> dict[str, Any]:
-        content = [shown(frames), {"type": "text", "text": REQUEST}]
+    def caption(frames: np.ndarray, fps: float, hints: Any) -> dict[str, Any]:
+        content = [frames_part(frames), {"type": "text", "text": REQUEST}]
         return ask_with_retry(ask, [{"role": "user", "content": content}], SCHEMA, read)
 
-    caption.heeds_things = False  # type: ignore[attr-defined]
+    caption.uses_hints = False  # type: ignore[attr-defined]
     return caption
 
 
-def shown(frames: np.ndarray) -> dict[str, Any]:
+def frames_part(frames: np.ndarray) -> dict[str, Any]:
     """Return (t, h, w, 3) uint8 RGB frames as a message part: 16 of 420 x 360, without the end of the clip as in the training."""
-    at = np.rint(np.arange(FRAMES) * (len(frames) - 1) / FRAMES).astype(int)
-    small = [np.asarray(Image.fromarray(frames[i]).resize(SIZE_PX, Image.Resampling.BICUBIC)) for i in at]
-    return {"type": "frames", "frames": np.stack(small), "seconds": [n / FPS for n in range(FRAMES)]}
+    indices = np.rint(np.arange(FRAMES) * (len(frames) - 1) / FRAMES).astype(int)
+    resized = [np.asarray(Image.fromarray(frames[i]).resize(SIZE_PX, Image.Resampling.BICUBIC)) for i in indices]
+    return {"type": "frames", "frames": np.stack(resized), "seconds": [n / FPS for n in range(FRAMES)]}
 
 
 def read(text: str) -> dict[str, Any]:
     """Parse an answer like `schema.parse_scene`; athletes become people and the rest of their sport objects."""
-    found = parse_scene(text)
-    for subject in found["subjects"]:
+    scene = parse_scene(text)
+    for subject in scene["subjects"]:
         if subject["TYPES"]["type"] == "Sport":
-            subject["TYPES"] = _of_sport(subject)
-    return found
+            subject["TYPES"] = _sport_types(subject)
+    return scene
 
 
-def _of_sport(subject: dict[str, Any]) -> dict[str, str]:
-    if not (WORN.search(subject["appearance"]) or ACTS.search(subject["action"])):
+def _sport_types(subject: dict[str, Any]) -> dict[str, str]:
+    if not (CLOTHING.search(subject["appearance"]) or PERSON_ACTION.search(subject["action"])):
         name = subject["TYPES"]["sub_type"]
         return {"type": "Object", "sub_type": "" if name == "Other" else name}
-    said = re.findall(rf"\b(?:{PEOPLE})\b", subject["action"].lower())
-    return {"type": "Human", "sub_type": said[0].capitalize() if said else "Person"}
+    people = re.findall(rf"\b(?:{PEOPLE})\b", subject["action"].lower())
+    return {"type": "Human", "sub_type": people[0].capitalize() if people else "Person"}

@@ -37,9 +37,9 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
             'not be found: set "id2label" and "label2id" in it to the classes of the training'
         )
     segments = any("InstanceSegmentation" in name for name in config.architectures or [])
-    kind: Any = RfDetrForInstanceSegmentation if segments else AutoModelForObjectDetection
+    model_class: Any = RfDetrForInstanceSegmentation if segments else AutoModelForObjectDetection
     # float32 on a GPU too: bfloat16 has only 8 bits for a coordinate
-    model = kind.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
+    model = model_class.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
     processor = AutoImageProcessor.from_pretrained(weights, local_files_only=True)
 
     @torch.inference_mode()
@@ -72,12 +72,12 @@ def _read(frame: np.ndarray, logits: Any, boxes: Any, masks: Any, names: dict[in
     corners = torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], -1) * torch.tensor(
         [width, height, width, height], device=boxes.device
     )
-    drawn = None
+    frame_masks = None
     if masks is not None:
         # one at a time: a hundred masks at frame size are gigabytes of float32
-        drawn = np.zeros((int(kept.sum()), height, width), bool)
+        frame_masks = np.zeros((int(kept.sum()), height, width), bool)
         for i, mask in enumerate(masks[kept]):
             large = torch.nn.functional.interpolate(mask[None, None].float(), (height, width), mode="bilinear")
-            drawn[i] = (large[0, 0] > 0).cpu().numpy()
+            frame_masks[i] = (large[0, 0] > 0).cpu().numpy()
     labels = [names[int(c)] for c in classes[kept]]
-    return detections(frame, corners.cpu().numpy(), scores[kept].float().cpu().numpy(), labels, drawn)
+    return detections(frame, corners.cpu().numpy(), scores[kept].float().cpu().numpy(), labels, frame_masks)

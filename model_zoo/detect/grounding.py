@@ -20,7 +20,7 @@ from model_zoo.weights import find
 
 BATCH = 4  # frames per batch of Grounding DINO: 900 queries and four levels at 800 px need much memory
 YOLOE_BATCH = 16
-SAME_IOU = 0.7  # IoU above which two boxes for one phrase are one object
+NMS_IOU = 0.7  # IoU above which two boxes for one phrase are one object
 
 Finder = Callable[[np.ndarray, Sequence[str]], list[list[Detection]]]
 
@@ -39,15 +39,15 @@ def grounding_dino(card: Card, device: str) -> Finder:
     config = AutoConfig.from_pretrained(weights, local_files_only=True)
     if config.model_type not in ("grounding-dino", "mm-grounding-dino"):
         raise ValueError(f"{weights} is a {config.model_type!r} network: this card supports Grounding DINO")
-    kind: Any = AutoModelForZeroShotObjectDetection
-    model = kind.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
+    model_class: Any = AutoModelForZeroShotObjectDetection
+    model = model_class.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
     processor: Any = AutoProcessor.from_pretrained(weights, local_files_only=True)
 
     @torch.inference_mode()
     def ground(frames: np.ndarray, phrases: Sequence[str]) -> list[list[Detection]]:
         if not phrases:
             return [[] for _ in frames]
-        tokens, spans = encoded(processor.tokenizer, phrases, config.max_text_len)
+        tokens, spans = encode_phrases(processor.tokenizer, phrases, config.max_text_len)
         found: list[list[Detection]] = []
         for start in range(0, len(frames), BATCH):
             batch = frames[start : start + BATCH]
@@ -61,11 +61,13 @@ def grounding_dino(card: Card, device: str) -> Finder:
     return ground
 
 
-def encoded(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[dict[str, list[int]], list[list[int]]]:
+def encode_phrases(
+    tokenizer: Any, phrases: Sequence[str], max_tokens: int
+) -> tuple[dict[str, list[int]], list[list[int]]]:
     """Return the phrases as tokens of one text, "a cat. a dog.", and the token positions of each phrase.
 
     Each phrase is encoded on its own, so that its tokens are known. Raises ValueError for a phrase without a word, or for more
-    than `most` tokens.
+    than `max_tokens` tokens.
     """
     ids, spans = [tokenizer.cls_token_id], []
     full_stop = tokenizer.convert_tokens_to_ids(".")
@@ -76,12 +78,12 @@ def encoded(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[dict[str
         spans.append(list(range(len(ids), len(ids) + len(words))))
         ids += [*words, full_stop]
     ids.append(tokenizer.sep_token_id)
-    if len(ids) > most:
+    if len(ids) > max_tokens:
         raise ValueError(
-            f"{len(phrases)} phrases are {len(ids)} tokens, and the network takes {most}: pass fewer phrases"
+            f"{len(phrases)} phrases are {len(ids)} tokens, and the network takes {max_tokens}: pass fewer phrases"
         )
-    zeros, ones = [0] * len(ids), [1] * len(ids)
-    return {"input_ids": ids, "token_type_ids": zeros, "attention_mask": ones}, spans
+    type_ids, attention_mask = [0] * len(ids), [1] * len(ids)
+    return {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": attention_mask}, spans
 
 
 def _read(
@@ -95,16 +97,16 @@ def _read(
     import torchvision
 
     height, width = frame.shape[:2]
-    fits = logits.float().sigmoid()
-    scores, which = torch.stack([fits[:, span].mean(-1) for span in spans], -1).max(-1)
+    token_scores = logits.float().sigmoid()
+    scores, phrase_indices = torch.stack([token_scores[:, span].mean(-1) for span in spans], -1).max(-1)
     kept = scores > CONFIDENCE
     x, y, w, h = boxes[kept].float().unbind(-1)
     size = torch.tensor([width, height, width, height], device=boxes.device)
     corners = torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], -1) * size
-    scores, which = scores[kept], which[kept]
-    first = torchvision.ops.batched_nms(corners.cpu(), scores.cpu(), which.cpu(), SAME_IOU).numpy()
-    labels = [phrases[int(i)] for i in which.cpu().numpy()[first]]
-    return detections(frame, corners.cpu().numpy()[first], scores.cpu().numpy()[first], labels, None)
+    scores, phrase_indices = scores[kept], phrase_indices[kept]
+    kept_by_nms = torchvision.ops.batched_nms(corners.cpu(), scores.cpu(), phrase_indices.cpu(), NMS_IOU).numpy()
+    labels = [phrases[int(i)] for i in phrase_indices.cpu().numpy()[kept_by_nms]]
+    return detections(frame, corners.cpu().numpy()[kept_by_nms], scores.cpu().numpy()[kept_by_nms], labels, None)
 
 
 def yoloe(card: Card, device: str) -> Finder:
@@ -128,16 +130,16 @@ def yoloe(card: Card, device: str) -> Finder:
         raise ValueError(f"{weights} accepts no phrases: use YOLOE weights without -pf in their name")
     model.model.to(device).eval()
     encode = cards.load(text_card(model.model), device)
-    asked: list[str] = []
+    current_phrases: list[str] = []
 
     def ground(frames: np.ndarray, phrases: Sequence[str]) -> list[list[Detection]]:
         if not phrases:
             return [[] for _ in frames]
-        if list(phrases) != asked:
+        if list(phrases) != current_phrases:
             with torch.no_grad():  # otherwise ultralytics cannot copy the network
                 features = head.get_tpe(encode(phrases).to(next(head.parameters()).dtype)[None])
             model.set_classes(list(phrases), features)
-            asked[:] = phrases
+            current_phrases[:] = phrases
         found: list[list[Detection]] = []
         for start in range(0, len(frames), YOLOE_BATCH):
             batch = frames[start : start + YOLOE_BATCH]

@@ -21,11 +21,11 @@ from model_zoo.detect.builtin.grabcut import WORK_PX
 from model_zoo.detect.builtin.things import separation
 from model_zoo.pictures import shrink
 
-AROUND = 4  # nearest sightings of the track with which each is compared
+NUM_NEIGHBOURS = 4  # nearest sightings of the track with which each is compared
 EDGE_LAB = 25.0  # Sobel magnitude in CIE Lab of an edge, in a picture of grabcut.WORK_PX
 NEAR_PX = 8  # distance from another mask below which an outline is doubtful, there
 
-Seen = tuple[int, np.ndarray]  # frame, (h, w) bool mask of the frame's size
+TrackMask = tuple[int, np.ndarray]  # frame, (h, w) bool mask of the frame's size
 
 
 class MaskCues(NamedTuple):
@@ -33,7 +33,7 @@ class MaskCues(NamedTuple):
 
     agrees: float  # with the shapes of the same track in nearby samples
     on_edge: float
-    apart: float  # from others
+    separated_fraction: float  # from others
     in_colour: float  # distance of its colours from those around it
 
     @property
@@ -41,31 +41,31 @@ class MaskCues(NamedTuple):
         return float(np.prod(self))
 
 
-def mask_confidence(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[float]]:
+def mask_confidence(frames: np.ndarray, tracks: Sequence[Sequence[TrackMask]]) -> list[list[float]]:
     """Return the confidence of each sighting of each track of a clip, 0 to 1. frames: (t, h, w, 3) uint8 RGB."""
-    return [[signs.confidence for signs in track] for track in signs_of(frames, tracks)]
+    return [[cues.confidence for cues in track] for track in cues_of(frames, tracks)]
 
 
-def signs_of(frames: np.ndarray, tracks: Sequence[Sequence[Seen]]) -> list[list[MaskCues]]:
+def cues_of(frames: np.ndarray, tracks: Sequence[Sequence[TrackMask]]) -> list[list[MaskCues]]:
     """Return the cues of each sighting; all 0 for an empty mask. Deterministic, on the CPU."""
     numbers = sorted({number for track in tracks for number, _ in track})
     small = {number: shrink(frames[number], WORK_PX) for number in numbers}
     edges = {number: edge(picture) for number, picture in small.items()}
-    looks = [[(number, resized(mask, small[number].shape[:2])) for number, mask in track] for track in tracks]
-    out: list[list[MaskCues]] = []
-    for track in looks:
-        others = [seen for other in looks if other is not track for seen in other]
-        out.append([])
+    small_tracks = [[(number, resized(mask, small[number].shape[:2])) for number, mask in track] for track in tracks]
+    track_cues: list[list[MaskCues]] = []
+    for track in small_tracks:
+        others = [track_mask for other in small_tracks if other is not track for track_mask in other]
+        track_cues.append([])
         for i, (number, mask) in enumerate(track):
-            near = [other for frame, other in others if frame == number]
-            found = MaskCues(
+            neighbours = [other for frame, other in others if frame == number]
+            cues = MaskCues(
                 agreement(track, i),
                 on_edge(mask, edges[number]),
-                apart(mask, near),
-                apart_in_colour(small[number], mask),
+                separated_fraction(mask, neighbours),
+                colour_contrast(small[number], mask),
             )
-            out[-1].append(found if mask.any() else MaskCues(0.0, 0.0, 0.0, 0.0))
-    return out
+            track_cues[-1].append(cues if mask.any() else MaskCues(0.0, 0.0, 0.0, 0.0))
+    return track_cues
 
 
 def resized(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -73,27 +73,29 @@ def resized(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), shape[1::-1], interpolation=cv2.INTER_AREA) > 0.5
 
 
-def agreement(track: Sequence[Seen], here: int) -> float:
+def agreement(track: Sequence[TrackMask], index: int) -> float:
     """Return the mean IoU of a mask with those of the AROUND nearest sightings, centred; 1 for a track of one sighting.
 
     Masks are aligned by their centres rather than by optical flow, which loses a ball after five frames.
     """
-    mask = track[here][1]
-    near = sorted((i for i in range(len(track)) if i != here), key=lambda i: (abs(i - here), i))[:AROUND]
+    mask = track[index][1]
+    neighbours = sorted((i for i in range(len(track)) if i != index), key=lambda i: (abs(i - index), i))[
+        :NUM_NEIGHBOURS
+    ]
     ious = []
-    for i in near:
-        moved = laid_on(track[i][1], mask)
-        ious.append((mask & moved).sum() / max(1, (mask | moved).sum()))
+    for i in neighbours:
+        aligned = centred_on(track[i][1], mask)
+        ious.append((mask & aligned).sum() / max(1, (mask | aligned).sum()))
     return float(np.mean(ious)) if ious else 1.0
 
 
-def laid_on(other: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def centred_on(other: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the other mask shifted by whole pixels to the same centre; pixels outside the picture are dropped."""
     if not mask.any() or not other.any():
         return other
     (y, x), (v, u) = (np.argwhere(m).mean(0) for m in (mask, other))
-    move = np.array([[1.0, 0, round(x - u)], [0, 1, round(y - v)]])
-    return cv2.warpAffine(other.astype(np.uint8), move, other.shape[::-1], flags=cv2.INTER_NEAREST) > 0
+    shift = np.array([[1.0, 0, round(x - u)], [0, 1, round(y - v)]])
+    return cv2.warpAffine(other.astype(np.uint8), shift, other.shape[::-1], flags=cv2.INTER_NEAREST) > 0
 
 
 def edge(picture: np.ndarray) -> np.ndarray:
@@ -106,27 +108,27 @@ def edge(picture: np.ndarray) -> np.ndarray:
 def outline(mask: np.ndarray) -> np.ndarray:
     """Return the mask's pixels with a neighbour outside it, (h, w) bool, except those on the picture's border."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    rim = mask & (cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=1) == 0)
-    rim[[0, -1]] = rim[:, [0, -1]] = False
-    return rim
+    contour = mask & (cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=1) == 0)
+    contour[[0, -1]] = contour[:, [0, -1]] = False
+    return contour
 
 
 def on_edge(mask: np.ndarray, edges: np.ndarray) -> float:
     """Return the fraction of a mask's outline on an edge of the picture; 1 for a mask without an outline."""
-    rim = outline(mask)
-    return float(edges[rim].mean()) if rim.any() else 1.0
+    contour = outline(mask)
+    return float(edges[contour].mean()) if contour.any() else 1.0
 
 
-def apart(mask: np.ndarray, others: Sequence[np.ndarray]) -> float:
+def separated_fraction(mask: np.ndarray, others: Sequence[np.ndarray]) -> float:
     """Return the fraction of a mask's outline that is not near another mask; 1 for a mask without an outline."""
-    rim = outline(mask)
-    if not others or not rim.any():
+    contour = outline(mask)
+    if not others or not contour.any():
         return 1.0
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * NEAR_PX + 1, 2 * NEAR_PX + 1))
-    return 1 - float(cv2.dilate(np.any(others, axis=0).astype(np.uint8), disk)[rim].mean())
+    return 1 - float(cv2.dilate(np.any(others, axis=0).astype(np.uint8), disk)[contour].mean())
 
 
-def apart_in_colour(picture: np.ndarray, mask: np.ndarray) -> float:
+def colour_contrast(picture: np.ndarray, mask: np.ndarray) -> float:
     """Return the distance of the colours inside from those just outside, 0 to 1: the square root of `separation`.
 
     The root accounts for different subjects that share many colours.

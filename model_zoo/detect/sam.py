@@ -26,33 +26,33 @@ def masks(card: Card, device: str) -> Callable[[np.ndarray, np.ndarray], np.ndar
     from transformers import AutoConfig
 
     family = AutoConfig.from_pretrained(weights, local_files_only=True).model_type
-    network, reader = _classes(family, str(weights))
-    model = network.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
-    processor = reader.from_pretrained(weights, local_files_only=True)
+    network_class, processor_class = _classes(family, str(weights))
+    model = network_class.from_pretrained(weights, local_files_only=True, dtype=torch.float32).to(device).eval()
+    processor = processor_class.from_pretrained(weights, local_files_only=True)
 
     @torch.inference_mode()
     def cut(frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-        found = np.zeros((len(boxes), *frame.shape[:2]), bool)
+        frame_masks = np.zeros((len(boxes), *frame.shape[:2]), bool)
         if not len(boxes):
-            return found
+            return frame_masks
         picture = processor(images=frame, return_tensors="pt")
         # The encoder takes nearly all of the time and tolerates bfloat16; the decoder draws the edge, in float32.
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
             features = model.get_image_embeddings(picture["pixel_values"].to(device))
         features = [level.float() for level in features]
         for start in range(0, len(boxes), BATCH):
-            asked = processor(
+            prompts = processor(
                 input_boxes=[boxes[start : start + BATCH].tolist()],
                 original_sizes=picture["original_sizes"],
                 return_tensors="pt",
             )
             output = model(
-                image_embeddings=features, input_boxes=asked["input_boxes"].to(device), multimask_output=False
+                image_embeddings=features, input_boxes=prompts["input_boxes"].to(device), multimask_output=False
             )
-            (drawn,) = processor.post_process_masks(output.pred_masks.cpu(), picture["original_sizes"])
-            found[start : start + BATCH] = drawn[:, 0].numpy()
-        return found
+            (predicted,) = processor.post_process_masks(output.pred_masks.cpu(), picture["original_sizes"])
+            frame_masks[start : start + BATCH] = predicted[:, 0].numpy()
+        return frame_masks
 
     return cut
 

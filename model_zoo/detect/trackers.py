@@ -13,13 +13,13 @@ import numpy as np
 from model_zoo.detect.yolo import keep_offline
 from model_zoo.roles import Card
 
-LOST = 4  # samples without a detection after which a track ends
+TRACK_BUFFER = 4  # samples without a detection after which a track ends
 # As in the papers, except that every box is tracked: the stage has already dropped low scores.
 SETTINGS = {
     "track_high_thresh": 0.25,
     "track_low_thresh": 0.1,
     "new_track_thresh": 0.25,
-    "track_buffer": LOST,
+    "track_buffer": TRACK_BUFFER,
     "match_thresh": 0.8,
     "fuse_score": True,
     "gmc_method": "none",
@@ -36,14 +36,14 @@ def bytetrack(card: Card, device: str) -> Track:
 
     `model(boxes, scores) -> numbers`: boxes (n, 4) and scores (n,) of each sampled frame; numbers as in `_numbers`.
     """
-    fresh = _classes()[0]
-    return lambda boxes, scores: _numbers(fresh(SimpleNamespace(**SETTINGS)), boxes, scores)
+    tracker_class = _classes()[0]
+    return lambda boxes, scores: _track_ids(tracker_class(SimpleNamespace(**SETTINGS)), boxes, scores)
 
 
 def botsort(card: Card, device: str) -> Track:
     """BoT-SORT (Aharon et al. 2022) of ultralytics: like ByteTrack, with a Kalman filter over width and height."""
-    fresh = _classes()[1]
-    return lambda boxes, scores: _numbers(fresh(SimpleNamespace(**SETTINGS)), boxes, scores)
+    tracker_class = _classes()[1]
+    return lambda boxes, scores: _track_ids(tracker_class(SimpleNamespace(**SETTINGS)), boxes, scores)
 
 
 def _classes() -> tuple[Any, Any]:
@@ -56,19 +56,21 @@ def _classes() -> tuple[Any, Any]:
     return BYTETracker, BOTSORT
 
 
-def _numbers(tracker: Any, boxes: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list[list[int]]:
+def _track_ids(tracker: Any, boxes: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list[list[int]]:
     """Return the track id of each box of each frame, from 0; -1 for a box without a track.
 
     A box that appears after the first frame is in a track from its second sighting on: this is how ByteTrack suppresses flicker.
     """
     from ultralytics.engine.results import Boxes
 
-    found = []
-    for here, sure in zip(boxes, scores, strict=True):
-        rows = np.column_stack([np.reshape(here, (-1, 4)), sure, np.zeros(len(sure))]).astype(np.float32)
+    track_ids = []
+    for frame_boxes, frame_scores in zip(boxes, scores, strict=True):
+        rows = np.column_stack([np.reshape(frame_boxes, (-1, 4)), frame_scores, np.zeros(len(frame_scores))]).astype(
+            np.float32
+        )
         tracked = tracker.update(Boxes(rows, (1, 1)))
-        numbers = [-1] * len(rows)
+        frame_ids = [-1] * len(rows)
         for row in np.reshape(tracked, (-1, 8)):
-            numbers[int(row[7])] = int(row[4]) - 1
-        found.append(numbers)
-    return found
+            frame_ids[int(row[7])] = int(row[4]) - 1
+        track_ids.append(frame_ids)
+    return track_ids

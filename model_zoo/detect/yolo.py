@@ -36,7 +36,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
         raise ValueError(f"{weights} cannot be read as YOLO weights ({error}): check the path") from error
     if model.task not in ("detect", "segment"):
         raise ValueError(f"{weights} is a YOLO model for {model.task!r}: detection needs one for 'detect' or 'segment'")
-    sized: dict[str, Any] = {} if weights.suffix == ".pt" else {"imgsz": _exported_size(weights)}
+    size_kwargs: dict[str, Any] = {} if weights.suffix == ".pt" else {"imgsz": _exported_size(weights)}
     batch = BATCH if weights.suffix == ".pt" else 1
 
     def detect(frames: np.ndarray) -> list[list[Detection]]:
@@ -45,7 +45,7 @@ def detector(card: Card, device: str) -> Callable[[np.ndarray], list[list[Detect
             # ultralytics takes BGR
             pictures = [np.ascontiguousarray(f[..., ::-1]) for f in frames[start : start + batch]]
             results = model.predict(
-                pictures, conf=CONFIDENCE, retina_masks=True, device=device, verbose=False, save=False, **sized
+                pictures, conf=CONFIDENCE, retina_masks=True, device=device, verbose=False, save=False, **size_kwargs
             )
             found += [read_result(result, frame) for result, frame in zip(results, frames[start:], strict=False)]
         return found

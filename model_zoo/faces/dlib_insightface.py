@@ -20,7 +20,7 @@ from model_zoo.weights import find
 
 FacesModel = Callable[[np.ndarray], list[Face]]
 
-DETECTED = (
+MIN_FACE_SCORE = (
     0.7  # lowest score of the face detector: bottles have at most 0.65, faces of real footage rarely less than 0.7
 )
 
@@ -32,30 +32,32 @@ def dlib_faces(card: Card, device: str = "cpu") -> FacesModel:
     """
     import dlib
 
-    detect, look = (cards.load(name, device) for name in card.companions)
+    detect, face_mesh = (cards.load(name, device) for name in card.companions)
     embed = dlib_resnet.network(_dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
 
     def faces(frame: np.ndarray) -> list[Face]:
         frame = np.ascontiguousarray(frame)
-        out = []
-        for found in ssd.everywhere(detect, frame, ssd.FACES, DETECTED):
-            seen = mesh.look(look, frame, found.box, found.points[:2])
-            if seen.score >= mesh.SURE:
-                chip = dlib.get_face_chip(frame, _shape(dlib, found.box, seen.points), dlib_resnet.PX)
-                vector = embed(chip[None])[0]
-                box = inside(found.box.tolist(), frame)
-                five, jaw = mesh.five(seen.points), seen.points[list(mesh.JAW), :2]
-                out.append(Face(box, found.score, five, vector / np.linalg.norm(vector), jaw=jaw))
-        return sorted(out, key=best_first)
+        faces_found = []
+        for detection in ssd.detect_multiscale(detect, frame, ssd.FACES, MIN_FACE_SCORE):
+            mesh_result = mesh.run_mesh(face_mesh, frame, detection.box, detection.points[:2])
+            if mesh_result.score >= mesh.MIN_SCORE:
+                chip = dlib.get_face_chip(frame, _shape(dlib, detection.box, mesh_result.points), dlib_resnet.CHIP_PX)
+                embedding = embed(chip[None])[0]
+                box = clip_box(detection.box.tolist(), frame)
+                landmarks, jaw = mesh.five_landmarks(mesh_result.points), mesh_result.points[list(mesh.JAW), :2]
+                faces_found.append(
+                    Face(box, detection.score, landmarks, embedding / np.linalg.norm(embedding), jaw=jaw)
+                )
+        return sorted(faces_found, key=best_first)
 
     return faces
 
 
 def _shape(dlib: Any, box: np.ndarray, points: np.ndarray) -> Any:
     """Return a mesh as dlib's 5 landmarks: the corners of the eye on the right, of that on the left, the base of the nose."""
-    five = np.rint(points[[*mesh.RIGHT_EYE, *mesh.LEFT_EYE, mesh.NOSE_BASE], :2]).astype(int)
+    corners = np.rint(points[[*mesh.RIGHT_EYE, *mesh.LEFT_EYE, mesh.NOSE_BASE], :2]).astype(int)
     rectangle = dlib.rectangle(*(int(v) for v in box))
-    return dlib.full_object_detection(rectangle, dlib.points([dlib.point(int(x), int(y)) for x, y in five]))
+    return dlib.full_object_detection(rectangle, dlib.points([dlib.point(int(x), int(y)) for x, y in corners]))
 
 
 def _dlib_weights(file: str) -> str:
@@ -83,16 +85,16 @@ def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:
         providers=onnx_providers(device),
     )
     # A fixed size: by default, insightface 2 joins two scales, and its scores then depend on its version.
-    number = int(device.partition(":")[2] or 0) if device.startswith("cuda") else -1
-    app.prepare(ctx_id=number, det_size=(640, 640))
+    ctx_id = int(device.partition(":")[2] or 0) if device.startswith("cuda") else -1
+    app.prepare(ctx_id=ctx_id, det_size=(640, 640))
     if "recognition" not in app.models:
         raise FileNotFoundError(f"{folder} has no recognition model: put an ArcFace ONNX file beside the detector")
     measures_pose = "landmark_3d_68" in app.models
 
     def faces(frame: np.ndarray) -> list[Face]:
-        found = [
+        faces_found = [
             Face(
-                inside(f.bbox.tolist(), frame),
+                clip_box(f.bbox.tolist(), frame),
                 float(f.det_score),
                 np.asarray(f.kps, np.float32),
                 np.asarray(f.normed_embedding, np.float32),
@@ -100,7 +102,7 @@ def insightface_faces(card: Card, device: str = "cpu") -> FacesModel:
             )
             for f in app.get(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         ]
-        return sorted(found, key=best_first)
+        return sorted(faces_found, key=best_first)
 
     return faces
 
@@ -122,7 +124,7 @@ def onnx_providers(device: str) -> list[str]:
     return ["CUDAExecutionProvider", "CPUExecutionProvider"] if device.startswith("cuda") else ["CPUExecutionProvider"]
 
 
-def inside(box: tuple | list, frame: np.ndarray) -> tuple[float, float, float, float]:
+def clip_box(box: tuple | list, frame: np.ndarray) -> tuple[float, float, float, float]:
     """Return a box clipped to an (h, w, 3) frame."""
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = (float(v) for v in box)

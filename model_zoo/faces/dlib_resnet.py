@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-PX = 150  # side of a chip
+CHIP_PX = 150  # side of a chip
 MEAN = (122.782, 117.001, 104.298)  # of the channels, subtracted before division by 256
 WIDTHS = (32, 32, 32, 64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256)  # channels of the residual blocks
-DOWN = (3, 7, 10, 13)  # blocks that halve the picture
+STRIDED_BLOCKS = (3, 7, 10, 13)  # blocks that halve the picture
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -31,7 +31,7 @@ def network(path: str | Path) -> Network:
     if len(weights) != 4 * len(WIDTHS) + 3:
         raise ValueError(f"{path}: {len(weights)} layers with weights, not those of dlib's face recognition network")
     convolutions = list(zip(weights[:-1:2], weights[1:-1:2], strict=True))
-    folded = [_folded(*pair, cin) for pair, cin in zip(convolutions, _inputs(), strict=True)]
+    folded = [_fold_affine(*pair, cin) for pair, cin in zip(convolutions, _input_channels(), strict=True)]
 
     def conv(x: Any, layer: int, stride: int = 1) -> Any:
         return f.conv2d(x, *folded[layer], stride=stride, padding=1 if stride == 1 else 0)
@@ -41,20 +41,20 @@ def network(path: str | Path) -> Network:
             x = torch.from_numpy((chips.astype(np.float32) - np.array(MEAN, np.float32)) / 256).permute(0, 3, 1, 2)
             x = f.max_pool2d(conv(x, 0, 2).relu(), 3, 2)
             for block in range(len(WIDTHS)):
-                stride = 2 if block in DOWN else 1
+                stride = 2 if block in STRIDED_BLOCKS else 1
                 y = conv(conv(x, 2 * block + 1, stride).relu(), 2 * block + 2)
-                x = _sum(y, f.avg_pool2d(x, 2) if stride == 2 else x).relu()
+                x = _add_padded(y, f.avg_pool2d(x, 2) if stride == 2 else x).relu()
             return (x.mean((2, 3)) @ weights[-1].reshape(-1, 128)).numpy()
 
     return run
 
 
-def _inputs() -> list[int]:
+def _input_channels() -> list[int]:
     """Return the number of input channels of each convolution."""
     return [3, *(n for before, now in pairwise((32, *WIDTHS)) for n in (before, now))]
 
 
-def _folded(conv: Any, affine: Any, channels: int) -> tuple[Any, Any]:
+def _fold_affine(conv: Any, affine: Any, channels: int) -> tuple[Any, Any]:
     """Return the kernel and the bias of a convolution and the scale and shift after it."""
     out = affine.numel() // 2
     side = round(((conv.numel() - out) / (out * channels)) ** 0.5)
@@ -63,7 +63,7 @@ def _folded(conv: Any, affine: Any, channels: int) -> tuple[Any, Any]:
     return kernel * scale[:, None, None, None], conv[-out:] * scale + shift
 
 
-def _sum(a: Any, b: Any) -> Any:
+def _add_padded(a: Any, b: Any) -> Any:
     """Return the sum of two (n, c, h, w) tensors, each extended by zeros to the larger size."""
     import torch.nn.functional as f
 
@@ -73,10 +73,10 @@ def _sum(a: Any, b: Any) -> Any:
 
 def tensors(data: bytes) -> Iterator[np.ndarray]:
     """Yield the parameters of each convolution , scale and full connection, from the input on."""
-    for found in re.finditer(rb"con_4|affine_|fc_2", data):
-        at, numbers = found.end(), []
-        for _ in range(7 if found[0] == b"fc_2" else 5):  # the outputs and inputs of fc_2; a version, and four sizes
-            size = data[at]
-            numbers.append(int.from_bytes(data[at + 1 : at + 1 + size], "little"))
-            at += 1 + size
-        yield np.frombuffer(data, "<f4", int(np.prod(numbers[-4:])), at).copy()
+    for match in re.finditer(rb"con_4|affine_|fc_2", data):
+        offset, dimensions = match.end(), []
+        for _ in range(7 if match[0] == b"fc_2" else 5):  # the outputs and inputs of fc_2; a version, and four sizes
+            size = data[offset]
+            dimensions.append(int.from_bytes(data[offset + 1 : offset + 1 + size], "little"))
+            offset += 1 + size
+        yield np.frombuffer(data, "<f4", int(np.prod(dimensions[-4:])), offset).copy()

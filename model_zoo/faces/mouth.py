@@ -14,10 +14,10 @@ MouthModel = Callable[[np.ndarray, tuple[float, float, float, float]], float]
 
 def mouth(card: Card, device: str = "cpu") -> MouthModel:
     """MediaPipe's face mesh: the distance of the lips in distances of the outer corners of the eyes."""
-    find, look = (cards.load(name, device) for name in card.companions)
+    find, face_mesh = (cards.load(name, device) for name in card.companions)
 
     def model(frame: np.ndarray, head: tuple[float, float, float, float]) -> float:
-        seen = mesh.of_head(find, look, frame, head)
-        return math.nan if seen is None else mesh.gape(seen.points)
+        mesh_result = mesh.of_head(find, face_mesh, frame, head)
+        return math.nan if mesh_result is None else mesh.mouth_opening(mesh_result.points)
 
     return model

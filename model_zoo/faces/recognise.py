@@ -69,8 +69,8 @@ def with_detector(
     """
     weights = find(card)
     if weights.is_dir():
-        second = Card("recognise", "", weights=str(only(weights, recogniser)), name=card.name)
-        return only(weights, detector), builder(second, device)
+        recogniser_card = Card("recognise", "", weights=str(single_file(weights, recogniser)), name=card.name)
+        return single_file(weights, detector), builder(recogniser_card, device)
     if not card.companions:
         raise FileNotFoundError(
             f"{weights} is one file: model {card.name!r} needs a folder with {detector} and {recogniser}"
@@ -78,9 +78,9 @@ def with_detector(
     return weights, cards.load(card.companions[0], device)
 
 
-def only(folder: Path, pattern: str) -> Path:
+def single_file(folder: Path, pattern: str) -> Path:
     """Return the one file of a folder that matches. Raises FileNotFoundError for none, and for several."""
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise FileNotFoundError(f"{folder} has {len(found)} files {pattern}, expected 1")
-    return found[0]
+    files = sorted(folder.glob(pattern))
+    if len(files) != 1:
+        raise FileNotFoundError(f"{folder} has {len(files)} files {pattern}, expected 1")
+    return files[0]

@@ -12,22 +12,22 @@ import cv2
 import numpy as np
 
 from model_zoo.faces import recognise
-from model_zoo.faces.dlib_insightface import FacesModel, best_first, inside
+from model_zoo.faces.dlib_insightface import FacesModel, best_first, clip_box
 from model_zoo.roles import Card, Face
 from model_zoo.torchvision_shim import nms
 
 LONG_PX = 640  # longer side of its input
 BATCH = 8  # frames at a time
 CONFIDENCE = 0.5  # floor of the detector; the stage's `confidence` decides
-OVERLAP = 0.4  # IoU from which two boxes are one face
-CANDIDATES = 750  # anchors passed to non-maximum suppression, best first
+NMS_IOU = 0.4  # IoU from which two boxes are one face
+MAX_CANDIDATES = 750  # anchors passed to non-maximum suppression, best first
 MEAN_BGR = (104.0, 117.0, 123.0)  # subtracted from pixels of 0 to 255, blue first
 STRIDES = (8, 16, 32)  # px between the cells of each level
 ANCHORS = ((16, 32), (64, 128), (256, 512))  # sides in px of the squares at each cell of a level
 VARIANCES = (0.1, 0.2)  # units of positions and sizes, as fractions of an anchor's side
 
 
-class Found(NamedTuple):
+class FrameFaces(NamedTuple):
     """The faces of one frame, best score first, in its pixels."""
 
     boxes: np.ndarray  # (n, 4) float32
@@ -45,13 +45,13 @@ def retinaface(card: Card, device: str = "cpu") -> FacesModel:
     detector = load(str(weights), device)
 
     def faces(frame: np.ndarray) -> list[Face]:
-        (found,) = detections(detector, frame[None], device)
-        vectors = embed(frame, found.landmarks)
-        made = [
-            Face(inside(box.tolist(), frame), float(score), points, vector)
-            for box, score, points, vector in zip(*found, vectors, strict=True)
+        (frame_faces,) = detections(detector, frame[None], device)
+        embeddings = embed(frame, frame_faces.landmarks)
+        faces_found = [
+            Face(clip_box(box.tolist(), frame), float(score), points, vector)
+            for box, score, points, vector in zip(*frame_faces, embeddings, strict=True)
         ]
-        return sorted(made, key=best_first)
+        return sorted(faces_found, key=best_first)
 
     return faces
 
@@ -74,16 +74,16 @@ def network() -> Any:
     """Return the layers, named as in the published weights, with random weights."""
     from torch import nn
 
-    def normed(layer: nn.Conv2d, leak: float | None = 0.1) -> list[nn.Module]:
-        after = [] if leak is None else [nn.LeakyReLU(leak)]
-        return [layer, nn.BatchNorm2d(layer.out_channels), *after]
+    def with_norm(layer: nn.Conv2d, leak: float | None = 0.1) -> list[nn.Module]:
+        activation = [] if leak is None else [nn.LeakyReLU(leak)]
+        return [layer, nn.BatchNorm2d(layer.out_channels), *activation]
 
     def conv(inputs: int, outputs: int, side: int = 3, stride: int = 1, leak: float | None = 0.1) -> nn.Module:
-        return nn.Sequential(*normed(nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False), leak))
+        return nn.Sequential(*with_norm(nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False), leak))
 
     def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-        deep = nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)
-        return nn.Sequential(*normed(deep), *normed(nn.Conv2d(inputs, outputs, 1, bias=False)))
+        depthwise = nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)
+        return nn.Sequential(*with_norm(depthwise), *with_norm(nn.Conv2d(inputs, outputs, 1, bias=False)))
 
     def stage(widths: tuple[int, ...]) -> list[nn.Module]:
         """Return separable convolutions from width to width; the first halves the picture."""
@@ -141,23 +141,23 @@ def forward(net: Any, pictures: Any) -> tuple[Any, Any, Any]:
     fine, middle, coarse = (fpn[f"output{i + 1}"](features) for i, features in enumerate(stages))
     middle = fpn["merge2"](middle + interpolate(coarse, size=middle.shape[2:], mode="nearest"))
     fine = fpn["merge1"](fine + interpolate(middle, size=fine.shape[2:], mode="nearest"))
-    levels = [in_context(net[f"ssh{i + 1}"], level) for i, level in enumerate((fine, middle, coarse))]
+    levels = [ssh_context(net[f"ssh{i + 1}"], level) for i, level in enumerate((fine, middle, coarse))]
 
-    def said(heads: Any, values: int) -> Any:
+    def predict(heads: Any, values: int) -> Any:
         maps = [head["conv1x1"](level) for head, level in zip(heads, levels, strict=True)]
         return torch.cat([m.permute(0, 2, 3, 1).reshape(len(m), -1, values) for m in maps], 1)
 
-    scores = said(net["ClassHead"], 2).softmax(-1)[..., 1]
-    return scores, said(net["BboxHead"], 4), said(net["LandmarkHead"], 10)
+    scores = predict(net["ClassHead"], 2).softmax(-1)[..., 1]
+    return scores, predict(net["BboxHead"], 4), predict(net["LandmarkHead"], 10)
 
 
-def in_context(ssh: Any, level: Any) -> Any:
+def ssh_context(ssh: Any, level: Any) -> Any:
     """Return a level with the context of each cell, in windows of 3, 5 and 7 cells."""
     import torch
 
-    five = ssh["conv5X5_1"](level)
-    seven = ssh["conv7x7_3"](ssh["conv7X7_2"](five))
-    return torch.relu(torch.cat([ssh["conv3X3"](level), ssh["conv5X5_2"](five), seven], 1))
+    context5 = ssh["conv5X5_1"](level)
+    context7 = ssh["conv7x7_3"](ssh["conv7X7_2"](context5))
+    return torch.relu(torch.cat([ssh["conv3X3"](level), ssh["conv5X5_2"](context5), context7], 1))
 
 
 def anchors(height: int, width: int) -> np.ndarray:
@@ -171,44 +171,50 @@ def anchors(height: int, width: int) -> np.ndarray:
     return np.concatenate(levels).astype(np.float32)
 
 
-def decoded(places: np.ndarray, boxes: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode(priors: np.ndarray, boxes: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (n, 4) boxes and (n, 5, 2) landmarks in px from (n, 3) anchors and the network's outputs, (n, 4) and (n, 10)."""
-    middle, side = places[:, :2], places[:, 2:]
-    at, size = middle + boxes[:, :2] * VARIANCES[0] * side, side * np.exp(boxes[:, 2:] * VARIANCES[1])
-    points = middle[:, None] + landmarks.reshape(-1, 5, 2) * VARIANCES[0] * side[:, None]
-    return np.concatenate([at - size / 2, at + size / 2], 1), points
+    centres, side = priors[:, :2], priors[:, 2:]
+    decoded_centres, size = centres + boxes[:, :2] * VARIANCES[0] * side, side * np.exp(boxes[:, 2:] * VARIANCES[1])
+    points = centres[:, None] + landmarks.reshape(-1, 5, 2) * VARIANCES[0] * side[:, None]
+    return np.concatenate([decoded_centres - size / 2, decoded_centres + size / 2], 1), points
 
 
-def detections(detector: Any, frames: np.ndarray, device: str = "cpu") -> list[Found]:
+def detections(detector: Any, frames: np.ndarray, device: str = "cpu") -> list[FrameFaces]:
     """Return the faces of (t, h, w, 3) uint8 RGB frames, one Found each, in pixels of the frames."""
     import torch
 
     height, width = frames.shape[1:3]
     scale = min(1.0, LONG_PX / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    back = np.array([width / size[0], height / size[1]], np.float32)
-    places, found = anchors(size[1], size[0]), []
+    scale_back = np.array([width / size[0], height / size[1]], np.float32)
+    priors, frame_faces = anchors(size[1], size[0]), []
     for start in range(0, len(frames), BATCH):
-        inputs = [prepared(frame, size) for frame in frames[start : start + BATCH]]
+        inputs = [preprocess(frame, size) for frame in frames[start : start + BATCH]]
         with torch.inference_mode():
-            told = forward(detector, torch.from_numpy(np.stack(inputs)).to(device))
-        for scores, boxes, points in zip(*(t.float().cpu().numpy() for t in told), strict=True):
-            found.append(chosen(places, scores, boxes, points, back))
-    return found
+            outputs = forward(detector, torch.from_numpy(np.stack(inputs)).to(device))
+        for scores, boxes, points in zip(*(t.float().cpu().numpy() for t in outputs), strict=True):
+            frame_faces.append(select_faces(priors, scores, boxes, points, scale_back))
+    return frame_faces
 
 
-def prepared(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def preprocess(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return an RGB frame at (width, height) as network input, (3, height, width) float32."""
     small = frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     return (small[..., ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)).transpose(2, 0, 1)
 
 
-def chosen(places: np.ndarray, scores: np.ndarray, boxes: np.ndarray, points: np.ndarray, back: np.ndarray) -> Found:
-    """Return one frame's anchors after thresholding and non-maximum suppression; scaled by `back`, across and down."""
+def select_faces(
+    priors: np.ndarray, scores: np.ndarray, boxes: np.ndarray, points: np.ndarray, scale_back: np.ndarray
+) -> FrameFaces:
+    """Return one frame's anchors after thresholding and non-maximum suppression; scaled by `scale_back`, across and down."""
     import torch
 
-    best = np.argsort(-scores, kind="stable")[:CANDIDATES]
+    best = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
     best = best[scores[best] >= CONFIDENCE]
-    at, five = decoded(places[best], boxes[best], points[best])
-    one_each = nms(torch.from_numpy(at), torch.from_numpy(scores[best]), OVERLAP).numpy()
-    return Found(at[one_each] * np.tile(back, 2), scores[best][one_each], (five * back)[one_each].astype(np.float32))
+    decoded_boxes, landmarks = decode(priors[best], boxes[best], points[best])
+    kept = nms(torch.from_numpy(decoded_boxes), torch.from_numpy(scores[best]), NMS_IOU).numpy()
+    return FrameFaces(
+        decoded_boxes[kept] * np.tile(scale_back, 2),
+        scores[best][kept],
+        (landmarks * scale_back)[kept].astype(np.float32),
+    )

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 
 from model_zoo.faces import recognise
-from model_zoo.faces.dlib_insightface import FacesModel, best_first, inside
+from model_zoo.faces.dlib_insightface import FacesModel, best_first, clip_box
 from model_zoo.pictures import shrink
 from model_zoo.roles import Card, Face
 
 LONG_PX = 640  # longer side of its input: it was trained on faces of 10 to 300 px
 CONFIDENCE = 0.5  # floor of the detector; the stage's `confidence` decides
-OVERLAP = 0.3  # IoU from which two boxes are one face
+NMS_IOU = 0.3  # IoU from which two boxes are one face
 
 
 def yunet(card: Card, device: str = "cpu") -> FacesModel:
@@ -24,7 +24,7 @@ def yunet(card: Card, device: str = "cpu") -> FacesModel:
     Raises FileNotFoundError, and ValueError for a network of a fixed size where OpenCV cannot run it at others.
     """
     weights, embed = recognise.with_detector(card, "*yunet*.onnx", "*sface*.onnx", recognise.sface, device)
-    detector = cv2.FaceDetectorYN.create(str(weights), "", (LONG_PX, LONG_PX), CONFIDENCE, OVERLAP)
+    detector = cv2.FaceDetectorYN.create(str(weights), "", (LONG_PX, LONG_PX), CONFIDENCE, NMS_IOU)
     try:
         detections(detector, np.zeros((180, 320, 3), np.uint8))
     except cv2.error as error:
@@ -33,13 +33,13 @@ def yunet(card: Card, device: str = "cpu") -> FacesModel:
         ) from error
 
     def faces(frame: np.ndarray) -> list[Face]:
-        found = detections(detector, frame)
-        vectors = embed(frame, found[:, 4:14].reshape(-1, 5, 2))
-        made = [
-            Face(inside(row[:4].tolist(), frame), float(row[14]), row[4:14].reshape(5, 2), vector)
-            for row, vector in zip(found, vectors, strict=True)
+        rows = detections(detector, frame)
+        embeddings = embed(frame, rows[:, 4:14].reshape(-1, 5, 2))
+        faces_found = [
+            Face(clip_box(row[:4].tolist(), frame), float(row[14]), row[4:14].reshape(5, 2), vector)
+            for row, vector in zip(rows, embeddings, strict=True)
         ]
-        return sorted(made, key=best_first)
+        return sorted(faces_found, key=best_first)
 
     return faces
 

@@ -9,7 +9,9 @@ from model_zoo.roles import Card
 from model_zoo.weights import find
 
 Network = Callable[[np.ndarray], list[np.ndarray]]
-SKIPS = 5.0  # pixels per pixel of a crop from which linear interpolation, as in the graphs, leaves out too much
+MAX_LINEAR_SCALE = (
+    5.0  # pixels per pixel of a crop from which linear interpolation, as in the graphs, leaves out too much
+)
 
 
 def network(card: Card, device: str = "cpu") -> Network:
@@ -19,18 +21,18 @@ def network(card: Card, device: str = "cpu") -> Network:
 
     interpreter = Interpreter(str(weights), num_threads=1)
     interpreter.allocate_tensors()
-    (taken,) = interpreter.get_input_details()
-    given = interpreter.get_output_details()
+    (input_details,) = interpreter.get_input_details()
+    output_details = interpreter.get_output_details()
 
     def run(picture: np.ndarray) -> list[np.ndarray]:
-        interpreter.set_tensor(taken["index"], picture[None].astype(np.float32, copy=False))
+        interpreter.set_tensor(input_details["index"], picture[None].astype(np.float32, copy=False))
         interpreter.invoke()
-        return [interpreter.get_tensor(out["index"])[0] for out in given]
+        return [interpreter.get_tensor(out["index"])[0] for out in output_details]
 
     return run
 
 
-def square(
+def crop_square(
     frame: np.ndarray,
     centre: tuple[float, float],
     side: float,
@@ -45,26 +47,26 @@ def square(
     """
     scale = side / px
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    middle = px / 2
+    half = px / 2
     back = np.array(
-        [[cos, -sin, centre[0] - middle * (cos - sin)], [sin, cos, centre[1] - middle * (sin + cos)]], np.float64
+        [[cos, -sin, centre[0] - half * (cos - sin)], [sin, cos, centre[1] - half * (sin + cos)]], np.float64
     )
-    shrink = max(1.0, scale / SKIPS)
-    source, inner = frame, back
+    shrink = max(1.0, scale / MAX_LINEAR_SCALE)
+    source, to_source = frame, back
     if shrink > 1:
         size = max(1, round(frame.shape[1] / shrink)), max(1, round(frame.shape[0] / shrink))
         source = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        inner = back * np.array([[size[0] / frame.shape[1]], [size[1] / frame.shape[0]]])
+        to_source = back * np.array([[size[0] / frame.shape[1]], [size[1] / frame.shape[0]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(source, inner, (px, px), flags=flags, borderMode=border), back
+    return cv2.warpAffine(source, to_source, (px, px), flags=flags, borderMode=border), back
 
 
-def moved(points: np.ndarray, back: np.ndarray) -> np.ndarray:
+def to_frame(points: np.ndarray, back: np.ndarray) -> np.ndarray:
     """Return (n, 2) points of a crop in pixels of the frame. back: see `square`."""
     return points @ back[:, :2].T + back[:, 2]
 
 
-def unwarped(picture: np.ndarray, back: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def warp_to_frame(picture: np.ndarray, back: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return a crop's (px, px) float32 map at its place in the frame, (h, w) float32; 0 outside of it."""
     return cv2.warpAffine(picture, back, (shape[1], shape[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 

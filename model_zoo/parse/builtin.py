@@ -56,10 +56,10 @@ def find_marks(find: Network, look: Network, body: Network, person: np.ndarray, 
     seen = mesh.of_head(find, look, person, head)
     if seen is None:
         return None
-    five = mesh.five(seen.points)
-    face = ssd.Found(seen.score, mesh.box_of(seen.points), np.stack([*five[:3], five[3:].mean(0)]))
-    found = pose.look(body, person, people.region_of_face(face))
-    found = pose.look(body, person, found.region)
+    five = mesh.five_landmarks(seen.points)
+    face = ssd.BoxDetection(seen.score, mesh.box_of(seen.points), np.stack([*five[:3], five[3:].mean(0)]))
+    found = pose.run_pose(body, person, people.region_of_face(face))
+    found = pose.run_pose(body, person, found.region)
     if found.score < people.BODY_SCORE:
         return None
     oval, left, right = (filled(seen.points[list(ring), :2], person.shape) for ring in (mesh.OVAL, *mesh.CHEEKS))

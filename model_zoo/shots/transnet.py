@@ -23,7 +23,7 @@ class Network(NamedTuple):
     """
 
     predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    at_once: int = 1  # windows per call
+    windows_per_call: int = 1  # windows per call
 
 
 def transnetv2(card: Any, device: str) -> Network:
@@ -46,8 +46,8 @@ def transnetv2(card: Any, device: str) -> Network:
 
     def predict(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            one, many = network.predict_raw(torch.from_numpy(windows).to(device))
-        return one[..., 0].cpu().numpy(), many[..., 0].cpu().numpy()
+            one_hot, many_hot = network.predict_raw(torch.from_numpy(windows).to(device))
+        return one_hot[..., 0].cpu().numpy(), many_hot[..., 0].cpu().numpy()
 
     return Network(predict, 1 if device == "cpu" else 4)
 
@@ -59,7 +59,7 @@ class Windows:
         self.network = network
         self.frames: list[np.ndarray] = []
         self.count = 0  # frames added
-        self.done = 0  # frames with a score
+        self.num_scored = 0  # frames with a score
 
     def add(self, frame: np.ndarray) -> list[tuple[float, float]]:
         """Return the scores (one hot, many hot) that became known, of the frames from `done` before the call."""
@@ -67,20 +67,20 @@ class Windows:
             self.frames = [frame] * SIDE
         self.count += 1
         self.frames.append(frame)
-        windows = self.network.at_once
+        windows = self.network.windows_per_call
         return self._scores(windows, WINDOW) if len(self.frames) == WINDOW + (windows - 1) * STRIDE else []
 
     def finish(self) -> list[tuple[float, float]]:
         self.frames += self.frames[-1:] * SIDE
-        found = []
-        while self.done < self.count:
-            found += self._scores(1, min(WINDOW, len(self.frames)))
-        return found
+        scores = []
+        while self.num_scored < self.count:
+            scores += self._scores(1, min(WINDOW, len(self.frames)))
+        return scores
 
     def _scores(self, windows: int, length: int) -> list[tuple[float, float]]:
         starts = range(0, windows * STRIDE, STRIDE)
-        one, many = self.network.predict(np.stack([np.stack(self.frames[n : n + length]) for n in starts]))
+        one_hot, many_hot = self.network.predict(np.stack([np.stack(self.frames[n : n + length]) for n in starts]))
         self.frames = self.frames[windows * STRIDE :]
         middle = slice(SIDE, length - SIDE)
-        self.done += windows * (length - 2 * SIDE)
-        return list(zip(one[:, middle].ravel().tolist(), many[:, middle].ravel().tolist(), strict=True))
+        self.num_scored += windows * (length - 2 * SIDE)
+        return list(zip(one_hot[:, middle].ravel().tolist(), many_hot[:, middle].ravel().tolist(), strict=True))

@@ -72,7 +72,7 @@ def _make(args: argparse.Namespace) -> int:
 def _score(args: argparse.Namespace) -> int:
     from pipelines.bench.triplets import predictions, report
     from pipelines.bench.triplets.score import score
-    from pipelines.bench.triplets.statistics import share
+    from pipelines.bench.triplets.statistics import proportion
     from pipelines.films import truth
 
     shards = args.shards or args.work / "shards"
@@ -83,9 +83,9 @@ def _score(args: argparse.Namespace) -> int:
     name = args.name or predictions.read_provenance(shards).get("profile", "run")
     reproducibility = None
     if args.rerun_shards:
-        reproducibility = share(
+        reproducibility = proportion(
             "samples the same to the byte",
-            *predictions.same_bytes(prediction, predictions.read(args.work, args.rerun_shards)),
+            *predictions.count_identical(prediction, predictions.read(args.work, args.rerun_shards)),
         )
     data = report.to_json(score(ground_truth, prediction, args.truth), name, reproducibility)
     print(report.to_text(data))

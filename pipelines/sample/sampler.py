@@ -38,7 +38,11 @@ class Sampler:
                 return
             quantised = acceleration.quantisation(accel.quantization)
             self.pipeline = a2.load(
-                checkpoint.root, device, getattr(torch, dtype), quantised=quantised, by_blocks=accel.group_offload
+                checkpoint.root,
+                device,
+                getattr(torch, dtype),
+                quantization_config=quantised,
+                group_offload=accel.group_offload,
             )
         # safetensors, transformers and diffusers each raise their own classes
         except Exception as error:
@@ -106,12 +110,12 @@ class Sampler:
         from model_zoo.a2 import long, skyreels_v2
 
         window_settings: dict[str, Any] = {"window": job.window, "history": job.history, "on_step": on_step}
-        window_settings |= {"block": job.causal_block_size, "lag": job.ar_step}
+        window_settings |= {"causal_block_size": job.causal_block_size, "ar_step": job.ar_step}
         if self.checkpoint.family == SKYREELS_V2:
             size: dict[str, Any] = {"height": job.height, "width": job.width, "fps": round(job.fps)}
             inputs: dict[str, Any] = {
                 "first_frame": first_frame(job) if job.image else None,
-                "beginning": context_frames(job) if job.init_video else None,
+                "init_video": context_frames(job) if job.init_video else None,
             }
             return skyreels_v2.sample(self.pipeline, job.prompt, **size, **inputs, **settings, **window_settings)
         if job.is_long():

@@ -46,7 +46,7 @@ def estimate(preset: str, encoding: Encoding, settings: Settings, gpus: int, pea
         )
     config = network_config(preset, encoding.conditioning)
     network = meta_network(config)
-    a2_trainable.choose(network, settings.trainable, settings.lora_rank)
+    a2_trainable.select(network, settings.trainable, settings.lora_rank)
     rows = a2_trainable.table(network)
     block_parameters = sum(p.numel() for p in network.blocks[0].parameters())
     cost = sample_cost(config, encoding, settings)
@@ -59,7 +59,7 @@ def estimate(preset: str, encoding: Encoding, settings: Settings, gpus: int, pea
         f"{encoding.max_references} references, batch {settings.global_batch_size} on {gpus} GPUs "
         f"(shard {gpus // replicate // context}, replicate {replicate}, context {context})",
         "",
-        a2_trainable.in_words(rows),
+        a2_trainable.to_text(rows),
         "",
         f"{'forward pass of a sample':40} {cost.forward_flops / 1e15:10.3f} PFLOP",
         f"{'forward and backward':40} {cost.step_flops / 1e15:10.3f} PFLOP",
@@ -117,7 +117,7 @@ def measure(config: dict[str, Any], layers: int, encoding: Encoding, settings: S
     from model_zoo.a2 import trainable as a2_trainable
 
     network = meta_network(config, layers)
-    a2_trainable.choose(network, settings.trainable, settings.lora_rank)
+    a2_trainable.select(network, settings.trainable, settings.lora_rank)
     network = network.to(torch.bfloat16).train()
     parameter_storages = {p.untyped_storage()._cdata for p in network.parameters()}
     saved: dict[int, tuple[int, Any]] = {}

@@ -80,7 +80,7 @@ def make_example(
     slots, head_frames = a2_conditioning.count(conditioning, stored), a2_conditioning.head(conditioning, stored)
     video, condition = (
         to_batch(tensors["video"], device),
-        to_batch(a2_conditioning.given(conditioning, stored, null_condition), device),
+        to_batch(a2_conditioning.stored_to_network_condition(conditioning, stored, null_condition), device),
     )
     text = to_batch(tensors["text" if with_text else "text_empty"], device)
     image = to_batch(tensors[f"image{single}"], device) if conditioning == "a2" else None

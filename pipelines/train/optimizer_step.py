@@ -25,16 +25,16 @@ def prepare_model(network: Any, settings: Settings, process: ProcessInfo) -> Any
     """Return a network moved to its device, wrapped in FSDP, with only the selected parameters trainable."""
     with torch.random.fork_rng(devices=[]):  # the initial adapters depend on the seed alone
         torch.manual_seed(settings.seed)
-        a2_trainable.choose(network, settings.trainable, settings.lora_rank)
+        a2_trainable.select(network, settings.trainable, settings.lora_rank)
     a2_trainable.cast(network, settings.frozen_dtype)
     if process.rank == 0:
-        print(a2_trainable.in_words(a2_trainable.table(network)), flush=True)
+        print(a2_trainable.to_text(a2_trainable.table(network)), flush=True)
     parallelize.checkpoint_and_compile(network, settings)
     # block by block, so that no GPU ever holds the whole network
     parallelize.apply_fsdp(network.train(), settings, process)
     network = network.to(process.device)
     if process.device.type == "cpu" and settings.context_parallel_degree == 1:
-        padding.shorten(network)
+        padding.merge_padding(network)
     return network
 
 

@@ -13,7 +13,7 @@ def prepare(shards: str, out: Path, encoding: Encoding, start: Path, create_tiny
         from model_zoo.a2 import tiny
 
         clips, captions = tiny_training_data(shards, encoding)
-        tiny.save_start(start, clips, captions, conditioning=encoding.conditioning)
+        tiny.save_initial_checkpoint(start, clips, captions, conditioning=encoding.conditioning)
         print(
             f"created {start}: an autoencoder fitted to {len(captions)} clips, a tokenizer, encoders and a network",
             flush=True,

@@ -14,7 +14,7 @@ from a2data.media.images import Box
 from a2data.records import ClipVideo, Element, ExpertOutput, Kept, Subject
 from a2data.stage import Stage
 from model_zoo import cards
-from model_zoo.caption.measured import Thing
+from model_zoo.caption.measured import ElementHint
 from model_zoo.caption.schema import CHOICES, SUBJECT_FIELDS, TEXTS
 from stages.caption.wording import (
     deduplicate_phrases,
@@ -37,11 +37,11 @@ class Caption(Stage):
 
     Three roles, three kinds of card, each open to a network:
 
-    * caption: `base(frames, fps, things) -> dict`, a whole caption in SkyReels-V2's schema: "subjects" (a list of {"TYPES":
+    * caption: `base(frames, fps, hints) -> dict`, a whole caption in SkyReels-V2's schema: "subjects" (a list of {"TYPES":
       {"type", "sub_type"}, "appearance", "action", "expression", "position", "is_main_subject"}), "shot_type", "shot_angle",
       "shot_position", "camera_motion", "environment", "lighting". A missing field is empty; a value outside the schema counts
-      as "other". frames: (t, h, w, 3) uint8 RGB; things: hints, which it may ignore.
-    * caption-expert: `expert(frames, fps, things, scene) -> [(field, value, confidence)]` for the fields it covers; a subject's
+      as "other". frames: (t, h, w, 3) uint8 RGB; hints: measurements of elements, which it may ignore.
+    * caption-expert: `expert(frames, fps, hints, scene) -> [(field, value, confidence)]` for the fields it covers; a subject's
       field is called "subjects.<n>.expression", n counting the subjects of `scene`, the base's output.
     * fusion: `fuse(scene) -> str`, the prompt, which contains every subject's "phrase" and the "environment_phrase" exactly once,
       verbatim. `scene` has the selected values: the schema, with type and sub_type as the subject's own fields.
@@ -117,16 +117,16 @@ class Caption(Stage):
             if film.clip_id in kept_ids:
                 elements = [e for e in (*detected, *faces, *parsed) if e.clip_id == film.clip_id]
                 uses_hints = any(
-                    getattr(models[name], "heeds_things", True) for name in (self.captioner, *self._experts())
+                    getattr(models[name], "uses_hints", True) for name in (self.captioner, *self._experts())
                 )
                 yield self._caption(models, film, hints(film.frames, elements, self.min_quality) if uses_hints else [])
 
-    def _caption(self, models: dict[str, Any], film: ClipVideo, things: list[Thing]) -> records.Caption:
+    def _caption(self, models: dict[str, Any], film: ClipVideo, hints: list[ElementHint]) -> records.Caption:
         base = self.captioner
-        scene = models[base](film.frames, film.fps, things)
+        scene = models[base](film.frames, film.fps, hints)
         answers = [ExpertOutput(base, field, value, self.base_confidence) for field, value in flatten(scene)]
         for name in self._experts():
-            predictions = models[name](film.frames, film.fps, things, scene)
+            predictions = models[name](film.frames, film.fps, hints, scene)
             answers += [
                 ExpertOutput(name, field, value, float(confidence)) for field, value, confidence in predictions if value
             ]
@@ -150,7 +150,7 @@ class Caption(Stage):
             return models[self.fusion_fallback](scene), [ExpertOutput(self.fusion_fallback, "prompt", reason, 1.0)]
 
 
-def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 0.0) -> list[Thing]:
+def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 0.0) -> list[ElementHint]:
     """Return the elements as hints for captioners, and the background as measured in the middle frame.
 
     Objects with a poor best picture, or seen in few of the samples, are dropped: what is small, blurred, uncertain and
@@ -161,8 +161,8 @@ def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 
     elements = [
         e for e in elements if e.kind != "object" or e.quality * len(e.seen_frames) / max_observations >= min_quality
     ]
-    things = [
-        Thing(
+    element_hints = [
+        ElementHint(
             e.element_id,
             e.kind,
             e.label,
@@ -174,10 +174,10 @@ def hints(frames: np.ndarray, elements: Sequence[Element], min_quality: float = 
         for e in sorted(elements, key=lambda e: e.element_id)
     ]
     middle = len(frames) // 2
-    boxes = [nearest_box(t, middle) for t in things if t.kind in ("human", "object")]
+    boxes = [nearest_box(t, middle) for t in element_hints if t.kind in ("human", "object")]
     luma = float(cv2.cvtColor(frames[middle], cv2.COLOR_RGB2GRAY).mean()) / 255
     measured = {"colours": " ".join(background_colours(frames[middle], boxes)), "luma": f"{luma:.3f}"}
-    return [*things, Thing("background", "background", "", "", [middle], [], measured)]
+    return [*element_hints, ElementHint("background", "background", "", "", [middle], [], measured)]
 
 
 def measured_attributes(element: Element) -> dict[str, str]:
@@ -190,7 +190,7 @@ def measured_attributes(element: Element) -> dict[str, str]:
     return measured
 
 
-def nearest_box(thing: Thing, frame: int) -> Box:
+def nearest_box(thing: ElementHint, frame: int) -> Box:
     """Return the box of the observation nearest in time to a frame."""
     return min(zip(thing.frames, thing.boxes, strict=True), key=lambda seen: abs(seen[0] - frame))[1]
 

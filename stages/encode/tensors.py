@@ -77,7 +77,7 @@ def members(
     prepared = a2_references.Prepared(*(augment(each, variant) for each in resized[1]))
     encode_condition = partial(
         a2_encoders.encode_references, encoders, frames=settings.frames, repeat=settings.repeat_reference_frames,
-        combine=settings.reference_order, conditioning=settings.conditioning, slots=settings.reference_slots,
+        reference_order=settings.reference_order, conditioning=settings.conditioning, slots=settings.reference_slots,
     )  # fmt: skip
     tensors = {
         "video": a2_encoders.encode_video(encoders, frames),

@@ -174,7 +174,7 @@ class Segment(Stage):
             index = frame_index(source.path, source.stream, limits, opener)
             if index is None or len(index.times_s) > self.max_source_frames:
                 return None
-            planned = pieces.plan(index, source, length, transnet.STRIDE * (network.at_once if network else 1))
+            planned = pieces.plan(index, source, length, transnet.STRIDE * (network.windows_per_call if network else 1))
             results = list(task_map(clips_in_piece, [self, source_file, *planned], _tasks(len(planned))))
             all_shots = pieces.shots(planned, [result.facts for result in results], len(index.times_s))
             if not all_shots:

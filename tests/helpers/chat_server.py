@@ -19,7 +19,7 @@ class Chat:
         self.answer, self.lock = answer, threading.Lock()
         self.bodies: list[dict] = []
         self.headers: list[dict] = []
-        self.now = self.most = 0
+        self.in_flight = self.max_in_flight = 0
         self.url = ""
 
     def card(self, role: str = "openai", **options: Any) -> str:
@@ -57,13 +57,13 @@ def serving(answer: Callable[[dict, int], Any], models: int = 200) -> Iterator[C
                 chat.bodies.append(body)
                 chat.headers.append(dict(self.headers))
                 number = len(chat.bodies) - 1
-                chat.now += 1
-                chat.most = max(chat.most, chat.now)
+                chat.in_flight += 1
+                chat.max_in_flight = max(chat.max_in_flight, chat.in_flight)
             try:
                 answered = chat.answer(body, number)
             finally:
                 with chat.lock:
-                    chat.now -= 1
+                    chat.in_flight -= 1
             if answered is None:
                 self.close_connection = True
                 self.connection.close()

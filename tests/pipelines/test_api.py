@@ -87,8 +87,8 @@ def test_a_run_takes_the_flags_of_the_command_and_raises_instead_of_exiting(tmp_
     from toy_folder import fail_captions, stages
 
     monkeypatch.setattr(api, "triplets", stages)
-    folder, crew = filled(tmp_path / "w"), {"in_process": True, "quiet": True}
-    done = a2data.run(work=folder, out=tmp_path / "out", settings={"pack.max_references": 3}, **crew)
+    folder, options = filled(tmp_path / "w"), {"in_process": True, "quiet": True}
+    done = a2data.run(work=folder, out=tmp_path / "out", settings={"pack.max_references": 3}, **options)
     assert len(done.index()) == 4
     assert done.shards.root == str(tmp_path / "out")
     assert done.recipe.settings["pack"] == {"max_references": 3}
@@ -99,5 +99,5 @@ def test_a_run_takes_the_flags_of_the_command_and_raises_instead_of_exiting(tmp_
         a2data.run(work=folder, videos_per_shard=0)
     fail_captions(monkeypatch)
     with pytest.raises(a2data.RunError, match="the run failed"):
-        a2data.run(work=folder, **crew)
+        a2data.run(work=folder, **options)
     assert set(a2data.open(folder).failures()["stage"].to_pylist()) == {"caption"}

@@ -51,7 +51,7 @@ def packed(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory, packed) -> Path:
     folder = tmp_path_factory.mktemp("start")
-    tiny.save_start(folder, *tiny_training_data(str(packed), HOW))
+    tiny.save_initial_checkpoint(folder, *tiny_training_data(str(packed), HOW))
     return folder
 
 

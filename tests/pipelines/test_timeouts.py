@@ -72,9 +72,9 @@ def test_a_fifo_that_has_no_writer_is_a_failure_of_its_unit(store, tmp_path):
 
 def test_a_worker_that_is_stopped_is_replaced_and_no_unit_is_lost(store, tmp_path):
     stage = Measure("stop_once", STUCK, str(tmp_path / "stopped"))
-    crew = ProcessExecutor(store, timeouts=Timeouts({}, 3.0))
+    executor = ProcessExecutor(store, timeouts=Timeouts({}, 3.0))
 
-    summary = run([Cut(), stage, Choose(), Join()], store, SHARDS, crew)
+    summary = run([Cut(), stage, Choose(), Join()], store, SHARDS, executor)
 
     assert (tmp_path / "stopped").exists()
     assert store.footer("measure", 1).failed == {}
@@ -105,7 +105,7 @@ def test_of_several_in_flight_the_ones_that_make_no_progress_are_found(store):
 
 
 class Stalls(InProcessExecutor):
-    """A crew whose jobs of `measure` get stuck in these units, one round after another."""
+    """An executor whose jobs of `measure` get stuck in these units, one round after another."""
 
     def __init__(self, store, *rounds):
         super().__init__(store)
@@ -122,13 +122,13 @@ class Stalls(InProcessExecutor):
 def test_of_several_units_that_wait_for_one_another_only_the_one_at_fault_fails(store):
     waits = f"{1:015x}1-00000002"
     tries = []
-    crew = Stalls(store, [STUCK, waits], [STUCK])
+    executor = Stalls(store, [STUCK, waits], [STUCK])
 
     def watch(event, about):
         if event == "start" and about[0][0].name() == "measure":
             tries.append(about)
 
-    summary = run([Cut(), Measures()], store, [1], crew, watch)
+    summary = run([Cut(), Measures()], store, [1], executor, watch)
 
     assert len(tries) == 3  # both, one alone, then all but that one
     assert store.footer("measure", 1).failed == {STUCK: NO_PROGRESS}
@@ -138,9 +138,9 @@ def test_of_several_units_that_wait_for_one_another_only_the_one_at_fault_fails(
 
 def test_a_whole_shard_that_makes_no_progress_is_named_once(store):
     run([Cut(), Measure()], store, [1], InProcessExecutor(store))
-    crew = ProcessExecutor(store, timeouts=Timeouts({"choose": 1.0}))
+    executor = ProcessExecutor(store, timeouts=Timeouts({"choose": 1.0}))
 
-    summary = run([Cut(), Measure(), ChooseForEver(), Join()], store, [1], crew)
+    summary = run([Cut(), Measure(), ChooseForEver(), Join()], store, [1], executor)
 
     (why,) = summary.failed_jobs.values()
     assert why.startswith("choose made no progress for 1 s")
@@ -156,12 +156,12 @@ def test_a_run_with_a_stopped_worker_ends_at_once_when_it_is_interrupted(store):
             if began[-1] - began[0] > 1:
                 raise KeyboardInterrupt
 
-    crew = ProcessExecutor(store)
+    executor = ProcessExecutor(store)
     run([Cut()], store, [1], InProcessExecutor(store))
     with pytest.raises(KeyboardInterrupt):
-        run([Measure("stop", f"{1:015x}0-00000000")], store, [1], crew, interrupt)
+        run([Measure("stop", f"{1:015x}0-00000000")], store, [1], executor, interrupt)
     assert time.monotonic() - began[-1] < 5
-    assert not any(child.process.is_alive() for child in crew.busy)
+    assert not any(child.process.is_alive() for child in executor.busy)
 
 
 def limits(*flags: str) -> Timeouts:

@@ -222,7 +222,7 @@ def tiny_network():
     from diffusers import WanTransformer3DModel
 
     network = WanTransformer3DModel(**tiny.TRANSFORMER | {"num_layers": 2})
-    trainable.choose(network, "cross-attention")
+    trainable.select(network, "cross-attention")
     return network
 
 

@@ -93,7 +93,7 @@ def test_each_answer_is_bound_to_its_clip_though_the_server_answers_in_reverse(s
 
     with serving(answer) as chat:
         rows = made(store, stage(chat))
-        assert chat.most == AT_ONCE  # reached, and never exceeded
+        assert chat.max_in_flight == AT_ONCE  # reached, and never exceeded
     assert list(rows) == sorted(rows)
     assert [row.environment for row in rows.values()] == [f"A room with the number {n}" for n in range(CLIPS)]
 

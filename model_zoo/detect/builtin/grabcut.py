@@ -17,8 +17,8 @@ def cut(small: np.ndarray, hints: np.ndarray, iterations: int = 2) -> np.ndarray
 
     hints: (h, w) uint8 of the four constants above. Deterministic: OpenCV's generator for k-means has a fixed seed.
     """
-    fore = np.isin(hints, (SURE_FORE, MAYBE_FORE))
-    if fore.sum() < 10 or (~fore).sum() < 10:  # cv2 asserts on a side without samples
+    is_foreground = np.isin(hints, (SURE_FORE, MAYBE_FORE))
+    if is_foreground.sum() < 10 or (~is_foreground).sum() < 10:  # cv2 asserts on a side without samples
         return np.isin(hints, (SURE_FORE,))
     cv2.setRNGSeed(0)
     labels = hints.copy()
@@ -37,17 +37,17 @@ def clean(mask: np.ndarray, seed: np.ndarray | None = None, hole: float = 0.02, 
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     area = stats[:, cv2.CC_STAT_AREA].copy()
     area[0] = 0
-    stays = area >= part * area.max(initial=1)
+    is_kept = area >= part * area.max(initial=1)
     if seed is not None:
         touched = np.zeros(count, bool)
         touched[np.unique(labels[seed])] = True
-        stays &= touched
-    stays[0] = False
-    kept = stays[labels]
+        is_kept &= touched
+    is_kept[0] = False
+    kept = is_kept[labels]
     count, labels, stats, _ = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
     small = stats[:, cv2.CC_STAT_AREA] < hole * max(1, kept.sum())
-    x0, y0, wide, high = (stats[:, i] for i in range(4))
-    inside = (x0 > 0) & (y0 > 0) & (x0 + wide < mask.shape[1]) & (y0 + high < mask.shape[0])
+    x0, y0, widths, heights = (stats[:, i] for i in range(4))
+    inside = (x0 > 0) & (y0 > 0) & (x0 + widths < mask.shape[1]) & (y0 + heights < mask.shape[0])
     holes = small & inside
     holes[0] = False
     return kept | holes[labels]
@@ -69,9 +69,9 @@ def enlarge(mask: np.ndarray, frame: np.ndarray) -> np.ndarray:
     def mean(x: np.ndarray) -> np.ndarray:
         return cv2.blur(x, (side, side))
 
-    of_guide, of_mask = mean(guide), mean(soft)
-    slope = (mean(guide * soft) - of_guide * of_mask) / (mean(guide * guide) - of_guide**2 + 1e-3)
-    return mean(slope) * guide + mean(of_mask - slope * of_guide) > 0.5
+    mean_guide, mean_mask = mean(guide), mean(soft)
+    slope = (mean(guide * soft) - mean_guide * mean_mask) / (mean(guide * guide) - mean_guide**2 + 1e-3)
+    return mean(slope) * guide + mean(mean_mask - slope * mean_guide) > 0.5
 
 
 def in_box(frame: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:

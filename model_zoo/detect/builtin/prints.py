@@ -6,12 +6,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from model_zoo.detect.builtin.motion import MOVED, as_seen, difference
+from model_zoo.detect.builtin.motion import MIN_DIFFERENCE, difference, warp_to_view
 
-PRINT_PX = 1.5  # apparent motion of a printed face relative to its wall, at most
-PRINT_NCC, PRINT_NCC_STILL = 0.9, 0.99  # its correlation over time, for a moving and a static camera
-BESIDE = 1.0, 2.0  # where the background beside a face is looked at, in sides from its middle
-HAPPENS = 0.002  # fraction of the picture that changes in a shot with any motion
+MAX_PRINT_MOTION_PX = 1.5  # apparent motion of a printed face relative to its wall, at most
+MIN_PRINT_NCC, MIN_PRINT_NCC_STATIC = 0.9, 0.99  # its correlation over time, for a moving and a static camera
+BESIDE_RANGE = 1.0, 2.0  # range of the background beside a face that is compared, in sides from its centre
+MIN_CHANGED_FRACTION = 0.002  # fraction of the picture that changes in a shot with any motion
 
 
 class Head(NamedTuple):
@@ -30,29 +30,33 @@ def is_print(small: Sequence[np.ndarray], views: Sequence[np.ndarray], person: S
     breathes, blinks and talks. Fewer than three frames, or a shot without any motion, show no difference: the face then counts as
     real. views: see motion.camera_homographies.
     """
-    known = [t for t, head in enumerate(person) if head is not None]
-    if len(known) < 3:
+    visible = [t for t, head in enumerate(person) if head is not None]
+    if len(visible) < 3:
         return False
-    here = max(known, key=lambda t: person[t].score)  # type: ignore[union-attr]
-    head = person[here]
+    best = max(visible, key=lambda t: person[t].score)  # type: ignore[union-attr]
+    head = person[best]
     assert head is not None
-    seen = as_seen(small, views, here)
+    warped = warp_to_view(small, views, best)
     face = _area(head, -0.5, 0.5)
-    stands = all(np.array_equal(view, np.eye(3)) for view in views)
-    if stands and max((difference(p, small[here]) > MOVED).mean() for p in small) < HAPPENS:
+    is_static = all(np.array_equal(view, np.eye(3)) for view in views)
+    if is_static and max((difference(p, small[best]) > MIN_DIFFERENCE).mean() for p in small) < MIN_CHANGED_FRACTION:
         return False
-    others = [seen[t] for t in known if t != here]
-    away, alike = _motion(small[here], others, face)
-    if stands:
-        return bool(np.quantile(away, 0.75) <= PRINT_PX and np.quantile(alike, 0.25) >= PRINT_NCC_STILL)
+    others = [warped[t] for t in visible if t != best]
+    displacement, correlation = _displacements(small[best], others, face)
+    if is_static:
+        return bool(
+            np.quantile(displacement, 0.75) <= MAX_PRINT_MOTION_PX
+            and np.quantile(correlation, 0.25) >= MIN_PRINT_NCC_STATIC
+        )
     # a pan follows a swaying person: no frame may contradict
-    if away.max() > PRINT_PX or alike.min() < PRINT_NCC:
+    if displacement.max() > MAX_PRINT_MOTION_PX or correlation.min() < MIN_PRINT_NCC:
         return False
     # before a blurred background, the motion of the camera that fits best may be the person's own: then the background goes by
-    for beside in (_area(head, *BESIDE), _area(head, -BESIDE[1], -BESIDE[0])):
-        if beside[1].start > 0 and beside[1].stop < small[here].shape[1]:
-            away, alike = _motion(small[here], others, beside)
-            if float(np.median(away[alike >= PRINT_NCC] if (alike >= PRINT_NCC).any() else 0)) > PRINT_PX:
+    for side_area in (_area(head, *BESIDE_RANGE), _area(head, -BESIDE_RANGE[1], -BESIDE_RANGE[0])):
+        if side_area[1].start > 0 and side_area[1].stop < small[best].shape[1]:
+            displacement, correlation = _displacements(small[best], others, side_area)
+            is_match = correlation >= MIN_PRINT_NCC
+            if float(np.median(displacement[is_match] if is_match.any() else 0)) > MAX_PRINT_MOTION_PX:
                 return False
     return True
 
@@ -63,19 +67,21 @@ def _area(head: Head, left: float, right: float) -> tuple[slice, slice]:
     return rows, slice(max(0, round(head.x + left * head.side)), max(0, round(head.x + right * head.side)))
 
 
-def _motion(
+def _displacements(
     picture: np.ndarray, others: Sequence[np.ndarray], area: tuple[slice, slice]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return how far an area of a picture has moved in others, in pixels, and its correlation there."""
-    away, alike = zip(*(_stirred(picture, other, area) for other in others), strict=True)
-    return np.array(away), np.array(alike)
+    displacement, correlation = zip(*(_match_displacement(picture, other, area) for other in others), strict=True)
+    return np.array(displacement), np.array(correlation)
 
 
-def _stirred(picture: np.ndarray, other: np.ndarray, area: tuple[slice, slice], reach: int = 5) -> tuple[float, float]:
+def _match_displacement(
+    picture: np.ndarray, other: np.ndarray, area: tuple[slice, slice], radius: int = 5
+) -> tuple[float, float]:
     """Return the displacement, in pixels, of an area's best match in another picture, and the correlation there."""
     rows, columns = area
-    top, left = max(0, rows.start - reach), max(0, columns.start - reach)
-    field = other[top : rows.stop + reach, left : columns.stop + reach]
-    scores = cv2.matchTemplate(field, picture[area], cv2.TM_CCOEFF_NORMED)
-    _, best, _, (x, y) = cv2.minMaxLoc(scores)
-    return float(max(abs(x + left - columns.start), abs(y + top - rows.start))), float(best)
+    top, left = max(0, rows.start - radius), max(0, columns.start - radius)
+    search_area = other[top : rows.stop + radius, left : columns.stop + radius]
+    scores = cv2.matchTemplate(search_area, picture[area], cv2.TM_CCOEFF_NORMED)
+    _, correlation, _, (x, y) = cv2.minMaxLoc(scores)
+    return float(max(abs(x + left - columns.start), abs(y + top - rows.start))), float(correlation)

@@ -25,15 +25,15 @@ def draw(shards: Path, split: str, count: int, seed: int, folder: Path) -> list[
         if {g.role for g in _usable_references(facts)} & set(ROLES[:2])
     ]
     if not candidates:
-        where = f"of the split {split}" if split else ""
-        raise ValueError(f"{shards} has no triplet {where} with a human or object reference from another clip")
+        split_text = f"of the split {split}" if split else ""
+        raise ValueError(f"{shards} has no triplet {split_text} with a human or object reference from another clip")
     random.Random(seed).shuffle(candidates)
     count_of: dict[str, int] = {}
     order = []
     for facts, parts in candidates:
         count_of[facts.video_id] = count_of.get(facts.video_id, 0) + 1
         order.append((-len({g.role for g in _usable_references(facts)}), count_of[facts.video_id], facts, parts))
-    order.sort(key=lambda one: one[:2])
+    order.sort(key=lambda entry: entry[:2])
     return sorted(
         (_case(facts, parts, folder, str(shards)) for _, _, facts, parts in order[:count]), key=lambda case: case.id
     )
@@ -57,15 +57,15 @@ def _samples(shards: Path, split: str) -> Iterator[tuple[TripletMeta, dict[str, 
 
 def read_sample(tars: Tars, row: int) -> tuple[TripletMeta, dict[str, bytes]]:
     """Return the metadata and the members of one sample. Raises ValueError with its key if it is damaged or lacks a member."""
-    key, where = tars.index.key(row), tars.index.tar_path(row)
+    key, tar = tars.index.key(row), tars.index.tar_path(row)
     try:
-        parts = members(tars.read(row), key, where)
+        parts = members(tars.read(row), key, tar)
         facts = parse_facts(parts, key)
     except (LookupError, ValueError) as error:
-        raise ValueError(f"{where}: the sample {key[:80]}: {error}") from error
+        raise ValueError(f"{tar}: the sample {key[:80]}: {error}") from error
     missing = [name for name in ("mp4", *(f"{g.name}.png" for g in facts.references)) if name not in parts]
     if missing:
-        raise ValueError(f"{where}: the sample {key} has no .{missing[0]}: copy it again, or pack again")
+        raise ValueError(f"{tar}: the sample {key} has no .{missing[0]}: copy it again, or pack again")
     return facts, {name: bytes(part) for name, part in parts.items()}
 
 
@@ -78,7 +78,7 @@ def _read_splits(shards: Path) -> tuple[Index, list[str]]:
 
 def _case(facts: TripletMeta, parts: dict[str, bytes], folder: Path, context: str) -> Case:
     elements = []
-    for reference in sorted(_usable_references(facts), key=lambda given: ROLES.index(given.role)):
+    for reference in sorted(_usable_references(facts), key=lambda reference_meta: ROLES.index(reference_meta.role)):
         file = folder / safe_name(f"{facts.clip_id}.{reference.name}.png", context)
         file.write_bytes(parts[f"{reference.name}.png"])
         elements.append(Element(reference.role, file, _label(reference)))

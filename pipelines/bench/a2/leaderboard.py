@@ -148,7 +148,7 @@ def radar(lines: Sequence[Row], radius_px: float = 150) -> Radar:
 def bar_plot(lines: Sequence[Row], metric: str) -> BarPlot:
     """Return the bar plot, with intervals, of the rows that have a value of one metric."""
     with_value = [(n, line, value) for n, line in enumerate(lines) if (value := _value(line, metric)) is not None]
-    maximum = METRICS[metric].most if metric in METRICS else 1.0
+    maximum = METRICS[metric].maximum if metric in METRICS else 1.0
     top = max(
         [maximum if maximum == 1.0 else 0.0, *(line.figures[metric].high or value for _, line, value in with_value)]
     )

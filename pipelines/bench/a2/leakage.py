@@ -86,11 +86,11 @@ def _hashes(
     case_images: Sequence[tuple[str, Path, str]], pictures: dict[Path, np.ndarray]
 ) -> dict[str, list[tuple[str, Path]]]:
     """Return {sha256 of bytes or pixels: the cases' images that have it}."""
-    found: dict[str, list[tuple[str, Path]]] = {}
+    matches: dict[str, list[tuple[str, Path]]] = {}
     for case, path, _ in case_images:
         for sha256 in (file_sha256(path), pixel_hash(pictures[path])):
-            found.setdefault(sha256, []).append((case, path))
-    return found
+            matches.setdefault(sha256, []).append((case, path))
+    return matches
 
 
 def _similarity_search(
@@ -106,12 +106,12 @@ def _similarity_search(
 
     def search(pixels: np.ndarray, role: str) -> dict[tuple[str, Path], str]:
         vector = embed(pixels) if not roles or role in roles else None
-        found = {}
+        matches = {}
         for case, path, _ in case_images if vector is not None else ():
             case_vector = vector_of[path]
             if case_vector is not None and (cosine := float(case_vector @ vector)) >= min_similarity:
-                found[case, path] = f"{label} {cosine:.2f}"
-        return found
+                matches[case, path] = f"{label} {cosine:.2f}"
+        return matches
 
     return search
 

@@ -24,13 +24,13 @@ Find = Callable[[np.ndarray, Sequence[str], Sequence[str]], Masks]
 def identity(name: str, device: str) -> Measure:
     """Return the measure of ID consistency: faces in 32 frames against the largest face of each reference of a person."""
     model = cards.load(name, device)
-    portraits = _cached_by_image(lambda shown: embed_largest_face(model, shown.pixels))
+    portraits = _cached_by_image(lambda image: embed_largest_face(model, image.pixels))
 
     def measure(case: CaseRow, sampled: Sampled) -> Row:
         people = case.of("human")
         if not people:
             return {"id_consistency": Measured(skipped="the case has no human")}
-        references = [vector for shown in people if (vector := portraits(shown)) is not None]
+        references = [vector for image in people if (vector := portraits(image)) is not None]
         return {"id_consistency": composition.id_consistency(_faces(model, sampled.frames), np.array(references))}
 
     return measure
@@ -43,7 +43,7 @@ def copy_paste(name: str, device: str) -> Measure:
     def measure(case: CaseRow, sampled: Sampled) -> Row:
         if not case.truth or not case.of("human"):
             return {"copy_paste": Measured(skipped="the case has no truth with a human to compare with")}
-        portraits = [embed_largest_face(model, shown.pixels) for shown in case.of("human")]
+        portraits = [embed_largest_face(model, image.pixels) for image in case.of("human")]
         references = np.array([vector for vector in portraits if vector is not None])
         if not len(references):
             return {"copy_paste": Measured(skipped="the case has no face in its pictures of people")}
@@ -74,10 +74,10 @@ def _cached_by_image(
     """Return the function with its results cached by image."""
     cache: dict[str, np.ndarray | None] = {}
 
-    def cached(shown: ReferenceImage) -> np.ndarray | None:
-        if shown.sha256 not in cache:
-            cache[shown.sha256] = function(shown)
-        return cache[shown.sha256]
+    def cached(image: ReferenceImage) -> np.ndarray | None:
+        if image.sha256 not in cache:
+            cache[image.sha256] = function(image)
+        return cache[image.sha256]
 
     return cached
 
@@ -105,10 +105,10 @@ def quality(name: str, device: str) -> Measure:
 
 def motion_smoothness(name: str, device: str) -> Measure:
     """Return the measure of motion smoothness by frame interpolation, on the scale of VBench's leaderboard."""
-    between = cards.load(name, device)
+    interpolate = cards.load(name, device)
 
     def measure(case: CaseRow, sampled: Sampled) -> Row:
-        value = motion.smoothness(sampled.frames, between)
+        value = motion.smoothness(sampled.frames, interpolate)
         return {"motion_smoothness": TOO_SHORT if value is None else Measured(motion.normalised_smoothness(value))}
 
     return measure
@@ -144,7 +144,7 @@ def text_similarity(name: str, device: str) -> Measure:
 def subject_consistency(ground: str, masks: str, pictures: str, device: str) -> Measure:
     """Return the measure of object and background consistency: in 32 frames, labels are detected, cut out and painted over."""
     find, embed = make_finder(ground, masks, device), make_embedder(pictures, device)
-    vector: Callable[[ReferenceImage], Any] = _cached_by_image(lambda shown: embed([shown.pixels])[0])
+    cached_embedding: Callable[[ReferenceImage], Any] = _cached_by_image(lambda image: embed([image.pixels])[0])
 
     def measure(case: CaseRow, sampled: Sampled) -> Row:
         frames = sampled.frames[motion.spread_frames(len(sampled.frames))]
@@ -152,13 +152,13 @@ def subject_consistency(ground: str, masks: str, pictures: str, device: str) -> 
         people = [e.label or "person" for e in case.of("human")]
         masks_of = find(frames, list(dict.fromkeys(e.label for e in objects)), list(dict.fromkeys(people)))
         per_object = [
-            composition.object_consistency(frames, [m.get(e.label) for m in masks_of], vector(e), embed)
+            composition.object_consistency(frames, [m.get(e.label) for m in masks_of], cached_embedding(e), embed)
             for e in objects
         ]
         empty = np.zeros(frames.shape[1:3], bool)
         foreground = np.stack([np.logical_or.reduce([empty, *m.values()]) for m in masks_of])
         background = (
-            composition.background_consistency(frames, foreground, vector(backgrounds[0]), embed)
+            composition.background_consistency(frames, foreground, cached_embedding(backgrounds[0]), embed)
             if backgrounds
             else Measured(skipped="the case has no background")
         )
@@ -176,7 +176,7 @@ def make_embedder(name: str, device: str) -> Embed:
 
 
 def make_finder(ground: str, masks: str, device: str) -> Find:
-    """Return `find(frames, things, people)`, which returns the mask of each label found in each frame.
+    """Return `find(frames, objects, people)`, which returns the mask of each label found in each frame.
 
     ground: a card of role ground, queried with the labels, or of role detect with its own classes, see `assign_classes`. masks:
     the card that segments the boxes; "" uses the detector's masks. `find` raises ValueError if neither returns masks.
@@ -185,11 +185,16 @@ def make_finder(ground: str, masks: str, device: str) -> Find:
     segment = cards.load(masks, device) if masks else None
     is_detector = cards.base_card(ground).role == "detect"
 
-    def find(frames: np.ndarray, things: Sequence[str], people: Sequence[str]) -> Masks:
-        labels = list(dict.fromkeys([*things, *people]))
-        seen = model(frames) if is_detector else model(frames, labels)
-        found = [assign_classes(few, things, people) if is_detector else best_by_label(few, labels) for few in seen]
-        return [_masks(frame, boxes, segment) for frame, boxes in zip(frames, found, strict=True)]
+    def find(frames: np.ndarray, objects: Sequence[str], people: Sequence[str]) -> Masks:
+        labels = list(dict.fromkeys([*objects, *people]))
+        detections = model(frames) if is_detector else model(frames, labels)
+        detection_of = [
+            assign_classes(frame_detections, objects, people)
+            if is_detector
+            else best_by_label(frame_detections, labels)
+            for frame_detections in detections
+        ]
+        return [_masks(frame, boxes, segment) for frame, boxes in zip(frames, detection_of, strict=True)]
 
     return find
 
@@ -214,7 +219,7 @@ def best_by_label(detections: Sequence[Detection], labels: Iterable[str]) -> dic
 
 
 def assign_classes(
-    detections: Sequence[Detection], things: Sequence[str], people: Sequence[str]
+    detections: Sequence[Detection], objects: Sequence[str], people: Sequence[str]
 ) -> dict[str, Detection]:
     """Assign detections of a detector with its own classes to the labels, highest score first, one label each.
 
@@ -226,11 +231,11 @@ def assign_classes(
         candidates = (
             people
             if detection.kind == "human"
-            else [t for t in things if detection.label in ("", "object") or detection.label in t.lower().split()]
+            else [t for t in objects if detection.label in ("", "object") or detection.label in t.lower().split()]
         )
-        free = [label for label in candidates if label not in assigned]
-        if free:
-            assigned[free[0]] = detection
+        free_labels = [label for label in candidates if label not in assigned]
+        if free_labels:
+            assigned[free_labels[0]] = detection
     return assigned
 
 

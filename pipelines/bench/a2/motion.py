@@ -22,7 +22,7 @@ def middle_frames(count: int, frames: int = VICLIP_FRAMES) -> list[int]:
 
     For a shorter video, return every frame and repeat the last. Raises ValueError if `count` is 0.
     """
-    _some(count)
+    _require_frames(count)
     edges = np.linspace(0, count, min(frames, count) + 1).astype(int)
     middles = [int(a + b - 1) // 2 for a, b in pairwise(edges)]
     return middles + [middles[-1]] * (frames - len(middles))
@@ -30,11 +30,11 @@ def middle_frames(count: int, frames: int = VICLIP_FRAMES) -> list[int]:
 
 def spread_frames(count: int, frames: int = FRAMES) -> list[int]:
     """Return `frames` evenly spaced indices including first and last; all of a shorter video. Raises ValueError for none."""
-    _some(count)
+    _require_frames(count)
     return list(range(count)) if count <= frames else np.linspace(0, count - 1, frames).astype(int).tolist()
 
 
-def _some(count: int) -> None:
+def _require_frames(count: int) -> None:
     if count < 1:
         raise ValueError("the video has no frames")
 
@@ -49,18 +49,18 @@ def dynamic_degree(flow: Flow, frames: np.ndarray, fps: float) -> float:
     return measure(flow, frames, fps)["flow_dynamic"]
 
 
-def smoothness(frames: np.ndarray, between: Between) -> float | None:
+def smoothness(frames: np.ndarray, interpolate: Between) -> float | None:
     """Return how well every second frame is interpolated from its neighbours, 0 to 1: 1 - mean absolute difference / 255.
 
-    frames: (t, h, w, 3) uint8 RGB, all frames of a video. between: an interpolator (VBench's is AMT-S, Li et al. 2023). Returns
+    frames: (t, h, w, 3) uint8 RGB, all frames of a video. interpolate: VBench uses AMT-S (Li et al. 2023). Returns
     None for fewer than three frames. With an even number of frames, the last one has only one neighbour and is skipped.
     """
     if len(frames) < 3:
         return None
     errors = []
     for n in range(1, len(frames) - 1, 2):
-        made = between(frames[n - 1], frames[n + 1])
-        errors.append(np.abs(made.astype(np.int16) - frames[n].astype(np.int16)).mean())
+        interpolated = interpolate(frames[n - 1], frames[n + 1])
+        errors.append(np.abs(interpolated.astype(np.int16) - frames[n].astype(np.int16)).mean())
     return float(1 - np.mean(errors) / 255)
 
 

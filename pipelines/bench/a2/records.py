@@ -47,7 +47,7 @@ class CaseRow:
     """mp4 of the clip that a case from held-out triplets was taken from; empty for others"""
 
     def of(self, role: str) -> list[ReferenceImage]:
-        return [one for one in self.shown if one.role == role]
+        return [image for image in self.shown if image.role == role]
 
     @cached_property
     def true_frames(self) -> np.ndarray:

@@ -98,9 +98,9 @@ def _cases(result: Mapping[str, Any]) -> str:
         "| case | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
     ]
-    absent = Measured(skipped="not measured")
+    not_measured = Measured(skipped="not measured")
     for case, row in table.items():
-        lines.append(f"| {case} | " + " | ".join(_result_text(row.get(name, absent)) for name in names) + " |")
+        lines.append(f"| {case} | " + " | ".join(_result_text(row.get(name, not_measured)) for name in names) + " |")
     return "\n".join(lines) + "\n"
 
 

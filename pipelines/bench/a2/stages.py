@@ -13,7 +13,7 @@ from typing import Any
 from a2data import heartbeat
 from a2data.stage import Stage
 from model_zoo import cards
-from pipelines.bench.a2 import metrics as experts
+from pipelines.bench.a2 import metrics as metric_builders
 from pipelines.bench.a2 import profiles
 from pipelines.bench.a2.profiles import Measure, MetricGroup, build_group
 from pipelines.bench.a2.records import CaseRow, Sampled, Scored, read_fps
@@ -49,8 +49,8 @@ class Sample(Stage):
 
         return sampler.Sampler(Checkpoint.with_references(self.checkpoint), cards.device(), self.dtype)
 
-    def run(self, model: Any, asked: list[CaseRow]) -> Iterator[Sampled]:
-        for case in asked:
+    def run(self, model: Any, cases: list[CaseRow]) -> Iterator[Sampled]:
+        for case in cases:
             data = self._sample(model, case)
             yield Sampled(case.clip_id, read_fps(data), data)
 
@@ -105,8 +105,8 @@ class Metrics(Stage):
         metrics, builder = self.metric_names_and_builder()
         return build_group(metrics, self.cards(), builder)
 
-    def run(self, model: MetricGroup, asked: list[CaseRow], sampled: list[Sampled]) -> Iterator[Scored]:
-        for case, video in zip(asked, sampled, strict=bool(sampled)):  # no rows for a missing video
+    def run(self, model: MetricGroup, cases: list[CaseRow], sampled: list[Sampled]) -> Iterator[Scored]:
+        for case, video in zip(cases, sampled, strict=bool(sampled)):  # no rows for a missing video
             for metric, result in profiles.measure_all([model], case, video).items():
                 number = 0.0 if result.value is None else result.value
                 counts = (result.value is not None and not result.skipped, result.seen, result.of, result.skipped)
@@ -121,7 +121,7 @@ class Identity(Metrics):
     """card of role faces"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
-        return ("id_consistency",), experts.identity
+        return ("id_consistency",), metric_builders.identity
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class CopyPaste(Metrics):
     """card of role faces"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
-        return ("copy_paste",), experts.copy_paste
+        return ("copy_paste",), metric_builders.copy_paste
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class SubjectConsistency(Metrics):
     """card of role copy or embed"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
-        return ("object_consistency", "background_consistency"), experts.subject_consistency
+        return ("object_consistency", "background_consistency"), metric_builders.subject_consistency
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Quality(Metrics):
     """card of role quality that returns image_quality"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
-        return ("image_quality",), experts.quality
+        return ("image_quality",), metric_builders.quality
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Aesthetic(Metrics):
     """card of role quality that returns aesthetic"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
-        return ("aesthetic_quality",), experts.aesthetic
+        return ("aesthetic_quality",), metric_builders.aesthetic
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class MotionSmoothness(Metrics):
     """card of role interpolate"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
-        return ("motion_smoothness",), experts.motion_smoothness
+        return ("motion_smoothness",), metric_builders.motion_smoothness
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class DynamicDegree(Metrics):
     """card of role flow"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
-        return ("dynamic_degree", "motion_smoothness.by-flow"), experts.dynamic_degree
+        return ("dynamic_degree", "motion_smoothness.by-flow"), metric_builders.dynamic_degree
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class TextAlignment(Metrics):
     """card of role text-video"""
 
     def metric_names_and_builder(self) -> tuple[tuple[str, ...], Callable[..., Measure]]:
-        return ("text_similarity",), experts.text_similarity
+        return ("text_similarity",), metric_builders.text_similarity
 
 
 METRICS: tuple[type[Metrics], ...] = (

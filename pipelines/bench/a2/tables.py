@@ -24,9 +24,9 @@ def write_cases(store: Store, cases: Sequence[Case]) -> dict[str, int]:
     A case keeps its shard and a new one gets the next, so that results of the other cases stay valid.
     """
     shard_of = {row.clip_id: shard for shard in store.shards("cases") for row in store.read("cases", shard, CaseRow)}
-    free = max(shard_of.values(), default=-1) + 1
+    next_shard = max(shard_of.values(), default=-1) + 1
     for number, case in enumerate(case for case in cases if case.id not in shard_of):
-        shard_of[case.id] = free + number
+        shard_of[case.id] = next_shard + number
     for case in cases:
         store.write("cases", shard_of[case.id], CaseRow, [to_row(case)])
     return {case.id: shard_of[case.id] for case in cases}
@@ -93,7 +93,7 @@ def _measured(row: Scored) -> Measured:
 
 def measured_by(stages: Sequence[Metrics], table: Mapping[str, Row]) -> dict[str, str]:
     """Return {metric: cards that measured it, with their revisions} for the metrics that were measured."""
-    measured = {metric for row in table.values() for metric, found in row.items() if not found.skipped}
+    measured = {metric for row in table.values() for metric, result in row.items() if not result.skipped}
     out: dict[str, str] = {}
     for stage in stages:
         cards = ", ".join(f"{name.partition(':')[0]}@{revision}" for name, revision in stage.models().items())

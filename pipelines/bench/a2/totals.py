@@ -22,7 +22,7 @@ class Metric(NamedTuple):
 
     dimension: str
     title: str
-    most: float  # maximum value; the minimum is 0
+    maximum: float  # maximum value; the minimum is 0
 
 
 METRICS: dict[str, Metric] = {
@@ -120,8 +120,8 @@ def summary(table: Table, variant: str, seed: int = 0, resamples: int = RESAMPLE
     bounds of the total for any value of it.
     """
     names = [*METRICS, *sorted({m for row in table.values() for m in row} - set(METRICS))]
-    absent = Measured(skipped="not measured")
-    rows = [[row.get(name, absent).as_number(variant) for name in names] for row in table.values()]
+    not_measured = Measured(skipped="not measured")
+    rows = [[row.get(name, not_measured).as_number(variant) for name in names] for row in table.values()]
     numbers = np.array(rows, float).reshape(len(table), len(names))
     resampled = _resampled(numbers, seed, resamples)
     is_known = ~np.isnan(numbers)
@@ -181,10 +181,10 @@ def _dimensions(
         if missing:
             out[name] = Figure(None, note=f"no figure without {', '.join(missing)}")
         else:
-            scale = [METRICS[m].most for m in parts]
+            scale = [METRICS[m].maximum for m in parts]
             value = float(np.mean([(mean_of[m] or 0.0) / s for m, s in zip(parts, scale, strict=True)]))
-            drawn = np.mean([samples_of[m] / s for m, s in zip(parts, scale, strict=True)], axis=0)
-            out[name] = Figure(value, *_interval(drawn), min(figures[m].n for m in parts))
+            resampled = np.mean([samples_of[m] / s for m, s in zip(parts, scale, strict=True)], axis=0)
+            out[name] = Figure(value, *_interval(resampled), min(figures[m].n for m in parts))
     return out
 
 
@@ -201,7 +201,7 @@ def _totals(
             continue
         worst = comprehensive({m: 0.0 if v is None else v for m, v in mean_of.items() if m in METRICS}, version)
         best = comprehensive(
-            {m: METRICS[m].most if v is None else v for m, v in mean_of.items() if m in METRICS}, version
+            {m: METRICS[m].maximum if v is None else v for m, v in mean_of.items() if m in METRICS}, version
         )
         bounds = f"between {worst:.3f} and {best:.3f} whatever they are"
         out[version] = Figure(None, note=f"no total without {', '.join(missing)}; {bounds}")

@@ -10,7 +10,7 @@ from pipelines import marks as marking
 from pipelines.bench.triplets import statistics
 from pipelines.bench.triplets.pairs import faces_of, separation, vector_of
 from pipelines.bench.triplets.predictions import Prediction, rows
-from pipelines.bench.triplets.statistics import Score, share
+from pipelines.bench.triplets.statistics import Score, proportion
 from pipelines.films.truth import KINDS
 from pipelines.marks import Mark, Marks
 
@@ -21,12 +21,12 @@ def current(work: Path, marks: Marks) -> list[Mark]:
     """Return the marks that apply to a work folder. Raises ValueError if there are none."""
     store = Store(work)
     frames = {e.element_id: e.frame for table in TABLES for e in rows(store, table, ElementMeta)}
-    found = marking.current(marks, frames)
-    if not found:
+    marks_here = marking.current(marks, frames)
+    if not marks_here:
         raise ValueError(
             f"none of the {len(marks)} marks is of elements in {work}: name the work folder that was marked"
         )
-    return found
+    return marks_here
 
 
 def score(prediction: Prediction, marks: list[Mark]) -> list[Score]:
@@ -34,26 +34,30 @@ def score(prediction: Prediction, marks: list[Mark]) -> list[Score]:
 
     Precision is over marked references, recall over pairs marked as the same. All references of the prediction count.
     """
-    same = {each.elements: each.same for each in marks}
-    role = {marking.ends(r.element, r.source_element): r.role for s in prediction.samples for r in s.references}
-    known = [(role[pair], same[pair]) for pair in sorted(role.keys() & same.keys())]
-    right = {pair for pair, is_same in same.items() if is_same}
-    precision = share("marked pairs, precision", sum(good for _, good in known), len(known), "no marked reference")
-    recall = share("marked pairs, recall", len(right & role.keys()), len(right), "no pair marked as the same")
+    is_same_of = {each.elements: each.same for each in marks}
+    role_of = {marking.ends(r.element, r.source_element): r.role for s in prediction.samples for r in s.references}
+    outcomes = [(role_of[pair], is_same_of[pair]) for pair in sorted(role_of.keys() & is_same_of.keys())]
+    marked_same = {pair for pair, is_same in is_same_of.items() if is_same}
+    precision = proportion(
+        "marked pairs, precision", sum(right for _, right in outcomes), len(outcomes), "no marked reference"
+    )
+    recall = proportion(
+        "marked pairs, recall", len(marked_same & role_of.keys()), len(marked_same), "no pair marked as the same"
+    )
     scores = [precision, recall, statistics.f_score("marked pairs, F0.5", precision, recall, 0.5)]
-    for name in sorted({name for name, _ in known}):
-        good = [is_same for of, is_same in known if of == name]
-        scores.append(share(f"marked pairs, precision: {name}", sum(good), len(good)))
+    for name in sorted({name for name, _ in outcomes}):
+        right = [is_same for of, is_same in outcomes if of == name]
+        scores.append(proportion(f"marked pairs, precision: {name}", sum(right), len(right)))
     return scores + [each for kind in (*KINDS, "face") for each in _separation(prediction, marks, kind)]
 
 
 def _separation(prediction: Prediction, marks: list[Mark], kind: str) -> list[Score]:
     """Score the embeddings of one kind on the marks; people are compared by face."""
-    faces, known = faces_of(prediction), []
+    faces, pairs = faces_of(prediction), []
     for each in marks:
-        ends = [prediction.elements.get(name) for name in each.elements]
-        vectors = [vector_of(e, faces) for e in ends if e and e.kind == kind]
+        elements = [prediction.elements.get(name) for name in each.elements]
+        vectors = [vector_of(e, faces) for e in elements if e and e.kind == kind]
         if len(vectors) == 2 and all(vectors) and len(vectors[0]) == len(vectors[1]):
-            known.append((float(np.dot(vectors[0], vectors[1])), each.same))
-    similarity, same = np.array([x for x, _ in known], float), np.array([s for _, s in known], bool)
-    return separation(f"marked {kind} embeddings", similarity, same) if known else []
+            pairs.append((float(np.dot(vectors[0], vectors[1])), each.same))
+    similarity, same = np.array([x for x, _ in pairs], float), np.array([s for _, s in pairs], bool)
+    return separation(f"marked {kind} embeddings", similarity, same) if pairs else []

@@ -68,9 +68,9 @@ class GroundTruthMatcher:
         """Return the entity that a reference shows."""
         return self._cached(("ref", clip, ref.element, ref.source_element, ref.origin.frame), ref.origin, ref.role)
 
-    def _cached(self, key: tuple, seen: SourceMask, kind: str) -> EntityMatch:
+    def _cached(self, key: tuple, region: SourceMask, kind: str) -> EntityMatch:
         if key not in self.cache:
-            self.cache[key] = match_entity(self.truth, seen, kind)
+            self.cache[key] = match_entity(self.truth, region, kind)
         return self.cache[key]
 
 
@@ -85,15 +85,15 @@ def match_entity(truth: Truth, region: SourceMask, kind: str) -> EntityMatch:
     if any(not e.sights for e in entities):
         return EntityMatch(entities[0].id, None, entities[0]) if len(entities) == 1 else NO_ENTITY
     mask = region.in_source(film.height, film.width)
-    best, max_inside = NO_ENTITY, 0.0
+    best, best_inside = NO_ENTITY, 0.0
     for entity in entities:
         sight = film.seen(entity, region.frame)
         if sight is None:
             continue
         intersection, union = overlap(sight.pixels(film.height, film.width), mask)
         inside = intersection / max(1, mask.sum())
-        if inside > max_inside and (intersection / union >= MIN_IOU if kind in KINDS else inside >= MIN_INSIDE):
-            best, max_inside = EntityMatch(entity.id, intersection / union, entity), inside
+        if inside > best_inside and (intersection / union >= MIN_IOU if kind in KINDS else inside >= MIN_INSIDE):
+            best, best_inside = EntityMatch(entity.id, intersection / union, entity), inside
     return best
 
 
@@ -102,17 +102,17 @@ def overlap(alpha: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
 
     Pixels with an intermediate alpha count as the mask has them, as in the unknown band of a trimap.
     """
-    entity = solid(alpha, mask)
+    entity = entity_pixels(alpha, mask)
     intersection = float((entity & mask).sum())
     return intersection, max(1e-9, float((entity | mask).sum()))
 
 
-def solid(alpha: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def entity_pixels(alpha: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the entity's pixels, (h, w) bool. Pixels with an intermediate alpha count as the mask has them."""
     return (alpha > UNKNOWN_ALPHA[1]) | ((alpha >= UNKNOWN_ALPHA[0]) & mask)
 
 
-def idf1_terms(ground: GroundTruthMatcher) -> tuple[float, float]:
+def idf1_terms(matcher: GroundTruthMatcher) -> tuple[float, float]:
     """Return 2 IDTP and the number of true and predicted boxes, over all clips (Ristani et al. 2016). IDF1 is their ratio.
 
     Only frames in which the pipeline detected something count.
@@ -121,13 +121,13 @@ def idf1_terms(ground: GroundTruthMatcher) -> tuple[float, float]:
 
     twice_idtp = total = 0.0
     by_clip: dict[str, list[Element]] = {}
-    for element in ground.prediction.elements.values():
+    for element in matcher.prediction.elements.values():
         if element.kind in KINDS:
             by_clip.setdefault(element.clip, []).append(element)
-    for clip, unit in ground.unit_of.items():
+    for clip, unit in matcher.unit_of.items():
         tracks = by_clip.get(clip, [])
-        entities = [e for e in ground.truth.wanted[unit.key] if e.sights]
-        frames = {f for t in tracks for f in t.frames} or set(ground.prediction.clips[clip].frames)
+        entities = [e for e in matcher.truth.wanted[unit.key] if e.sights]
+        frames = {f for t in tracks for f in t.frames} or set(matcher.prediction.clips[clip].frames)
         truth = [{f: s.box for f in frames if (s := unit.film.seen(e, f)) and s.visible >= 0.5} for e in entities]
         if not any(e.sights for e in unit.shot.entities):
             continue
@@ -135,7 +135,7 @@ def idf1_terms(ground: GroundTruthMatcher) -> tuple[float, float]:
         rows, columns = linear_sum_assignment(hits, maximize=True)
         twice_idtp += 2 * hits[rows, columns].sum()
         # tracks of entities that are too small to be required are ignored
-        scored = [t for t in tracks if (name := ground.of_element(t.id).id) == "" or name in {e.id for e in entities}]
+        scored = [t for t in tracks if (name := matcher.of_element(t.id).id) == "" or name in {e.id for e in entities}]
         total += sum(map(len, truth)) + sum(len(t.frames) for t in scored)
     return float(twice_idtp), float(total)
 
@@ -148,15 +148,15 @@ def _hits(track: Element, boxes: dict[int, tuple]) -> int:
 def entity_masks(film: Film, unit: Unit, frame: int) -> dict[str, np.ndarray]:
     """Return the alpha of every person and object in a frame: id -> (h, w) float32."""
     return {
-        e.id: shown.pixels(film.height, film.width)
+        e.id: sight.pixels(film.height, film.width)
         for e in unit.shot.entities
-        if e.kind in KINDS and (shown := film.seen(e, frame))
+        if e.kind in KINDS and (sight := film.seen(e, frame))
     }
 
 
-def clips_of(ground: GroundTruthMatcher) -> dict[Key, list[Clip]]:
+def clips_of(matcher: GroundTruthMatcher) -> dict[Key, list[Clip]]:
     """Return the clips of each shot."""
     out: dict[Key, list[Clip]] = {}
-    for clip_id, unit in ground.unit_of.items():
-        out.setdefault(unit.key, []).append(ground.prediction.clips[clip_id])
+    for clip_id, unit in matcher.unit_of.items():
+        out.setdefault(unit.key, []).append(matcher.prediction.clips[clip_id])
     return out

@@ -13,18 +13,18 @@ from pipelines.bench.triplets.match_truth import (
     EntityMatch,
     GroundTruthMatcher,
     entity_masks,
+    entity_pixels,
     overlap,
-    solid,
 )
 from pipelines.bench.triplets.predictions import Ref
-from pipelines.bench.triplets.statistics import Score, mean, share
+from pipelines.bench.triplets.statistics import Score, mean, proportion
 from pipelines.films.truth import KINDS, Film, Shot, Unit
 
-CLEAN_IOU, CLEAN_LEAK, CLEAN_WHITE, CLEAN_PART, VISIBLE = 0.85, 0.02, 0.98, 0.9, 0.5
-PURE_LEAK = 0.01  # fraction of a background that may show entities
+MIN_CLEAN_IOU, MAX_LEAK, MIN_WHITE_FRACTION, MIN_PART_PURITY, MIN_VISIBLE = 0.85, 0.02, 0.98, 0.9, 0.5
+MAX_BACKGROUND_LEAK = 0.01  # fraction of a background that may show entities
 BOUNDARY_TOLERANCE = 0.008  # fraction of the box's diagonal, as in DAVIS
-SOLID = UNKNOWN_ALPHA[1]  # alpha above which a pixel certainly belongs to an entity
-LIKE_PLATE = 30  # largest difference in grey levels for a pixel that shows the plate
+SOLID_ALPHA = UNKNOWN_ALPHA[1]  # alpha above which a pixel certainly belongs to an entity
+MAX_PLATE_DIFFERENCE = 30  # largest difference in grey levels for a pixel that shows the plate
 
 
 @dataclass(frozen=True)
@@ -42,34 +42,39 @@ class Cleanliness:
 
     @property
     def clean(self) -> bool:
-        fits = self.purity >= CLEAN_PART if self.part else self.iou >= CLEAN_IOU
-        return fits and self.others >= 1 - CLEAN_LEAK and self.white >= CLEAN_WHITE and self.visible >= VISIBLE
+        is_tight = self.purity >= MIN_PART_PURITY if self.part else self.iou >= MIN_CLEAN_IOU
+        return (
+            is_tight
+            and self.others >= 1 - MAX_LEAK
+            and self.white >= MIN_WHITE_FRACTION
+            and self.visible >= MIN_VISIBLE
+        )
 
 
-def cleanliness(ground: GroundTruthMatcher, ref: Ref, found: EntityMatch) -> Cleanliness | None:
+def cleanliness(matcher: GroundTruthMatcher, ref: Ref, match: EntityMatch) -> Cleanliness | None:
     """Measure a reference; None for a place, without an entity, or if the truth has no pixels."""
-    film = ground.truth.by_file.get(ref.origin.file)
+    film = matcher.truth.by_file.get(ref.origin.file)
     shot = film.shot_at(ref.origin.frame) if film else None
-    if ref.role == "background" or found.entity is None or found.iou is None or film is None or shot is None:
+    if ref.role == "background" or match.entity is None or match.iou is None or film is None or shot is None:
         return None
-    shown = film.seen(found.entity, ref.origin.frame)
-    if shown is None or not (shown.mask or shown.alpha):
+    sight = film.seen(match.entity, ref.origin.frame)
+    if sight is None or not (sight.mask or sight.alpha):
         return None
-    alpha, mask = shown.pixels(film.height, film.width), ref.origin.in_source(film.height, film.width)
-    both, union = overlap(alpha, mask)
-    whole = float(solid(alpha, mask).sum())
+    alpha, mask = sight.pixels(film.height, film.width), ref.origin.in_source(film.height, film.width)
+    intersection, union = overlap(alpha, mask)
+    entity_area = float(entity_pixels(alpha, mask).sum())
     neighbours = entity_masks(film, Unit(film, shot), ref.origin.frame)
-    leak = sum(float((a[mask] > SOLID).sum()) for name, a in neighbours.items() if name != found.id) / max(
-        1, mask.sum()
-    )
+    other_fraction = sum(
+        float((a[mask] > SOLID_ALPHA).sum()) for name, a in neighbours.items() if name != match.id
+    ) / max(1, mask.sum())
     return Cleanliness(
-        both / union,
-        both / max(1, float(mask.sum())),
-        both / max(1.0, whole),
-        boundary_f(solid(alpha, mask), mask),
-        1 - min(1.0, leak),
+        intersection / union,
+        intersection / max(1, float(mask.sum())),
+        intersection / max(1.0, entity_area),
+        boundary_f(entity_pixels(alpha, mask), mask),
+        1 - min(1.0, other_fraction),
         ref.white,
-        shown.visible,
+        sight.visible,
         ref.role not in KINDS,
     )
 
@@ -79,12 +84,12 @@ def boundary_f(a: np.ndarray, b: np.ndarray, tolerance: float = BOUNDARY_TOLERAN
     ys, xs = np.nonzero(a)
     if not len(xs) or not b.any():
         return 0.0
-    reach = max(1, round(tolerance * float(np.hypot(np.ptp(xs) + 1, np.ptp(ys) + 1))))
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    radius = max(1, round(tolerance * float(np.hypot(np.ptp(xs) + 1, np.ptp(ys) + 1))))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     edges = [_edge(m) for m in (a, b)]
-    near = [cv2.dilate(e.astype(np.uint8), disk) > 0 for e in edges]
-    precision = (edges[1] & near[0]).sum() / max(1, edges[1].sum())
-    recall = (edges[0] & near[1]).sum() / max(1, edges[0].sum())
+    dilated = [cv2.dilate(e.astype(np.uint8), disk) > 0 for e in edges]
+    precision = (edges[1] & dilated[0]).sum() / max(1, edges[1].sum())
+    recall = (edges[0] & dilated[1]).sum() / max(1, edges[0].sum())
     return float(2 * precision * recall / max(1e-9, precision + recall))
 
 
@@ -95,7 +100,7 @@ def _edge(mask: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class PlaceFigures:
+class BackgroundQuality:
     """Quality of a background picture."""
 
     empty: float  # 1 - fraction of it that shows an entity
@@ -107,23 +112,25 @@ class PlaceFigures:
 
     @property
     def clean(self) -> bool:
-        return 1 - self.empty <= PURE_LEAK
+        return 1 - self.empty <= MAX_BACKGROUND_LEAK
 
 
-def place_figures(ground: GroundTruthMatcher, ref: Ref, plates: dict[str, np.ndarray]) -> PlaceFigures | None:
+def background_quality(
+    matcher: GroundTruthMatcher, ref: Ref, plates: dict[str, np.ndarray]
+) -> BackgroundQuality | None:
     """Measure a background; None if the truth has no pixels. plates: file -> (h, w, 3) uint8, of the existing plates."""
-    film = ground.truth.by_file.get(ref.origin.file)
+    film = matcher.truth.by_file.get(ref.origin.file)
     shot = film.shot_at(ref.origin.frame) if film else None
     if film is None or shot is None or any(not e.sights for e in shot.entities):
         return None
     masks = entity_masks(film, Unit(film, shot), ref.origin.frame).values()
-    there = np.max([m > SOLID for m in masks], axis=0) if masks else np.zeros((film.height, film.width), bool)
+    entities = np.max([m > SOLID_ALPHA for m in masks], axis=0) if masks else np.zeros((film.height, film.width), bool)
     region, picture = region_of(film, ref)
     if picture is not None and shot.camera == "static" and shot.plate in plates:
         # a plate built from many frames shows the background behind the entities of this frame
-        there = there & (np.abs(picture.astype(int) - plates[shot.plate]).max(-1) > LIKE_PLATE)
+        entities = entities & (np.abs(picture.astype(int) - plates[shot.plate]).max(-1) > MAX_PLATE_DIFFERENCE)
     area = float(region.sum())
-    return PlaceFigures(1 - float((region & there).sum()) / max(1.0, area), area / region.size)
+    return BackgroundQuality(1 - float((region & entities).sum()) / max(1.0, area), area / region.size)
 
 
 def region_of(film: Film, ref: Ref) -> tuple[np.ndarray, np.ndarray | None]:
@@ -139,9 +146,9 @@ def region_of(film: Film, ref: Ref) -> tuple[np.ndarray, np.ndarray | None]:
         return region, None
     frame = np.full((*mask.shape, 3), 255, np.uint8)
     crop(frame, ref.box)[:] = ref.picture
-    whole = np.full((film.height, film.width, 3), 255, np.uint8)
-    whole[top:bottom, left:right] = cv2.resize(frame, size)
-    return region, whole
+    source_picture = np.full((film.height, film.width, 3), 255, np.uint8)
+    source_picture[top:bottom, left:right] = cv2.resize(frame, size)
+    return region, source_picture
 
 
 def plates_of(shots: Iterable[Shot], folder) -> dict[str, np.ndarray]:
@@ -151,18 +158,18 @@ def plates_of(shots: Iterable[Shot], folder) -> dict[str, np.ndarray]:
     return {name: from_png(path.read_bytes()) for name, path in paths.items() if path.exists()}
 
 
-def picture_scores(clean: list[Cleanliness], places: list[PlaceFigures]) -> list[Score]:
+def picture_scores(clean: list[Cleanliness], places: list[BackgroundQuality]) -> list[Score]:
     """Return means over all references and the fractions of clean ones."""
-    whole, note = [c for c in clean if not c.part], "no masks in the truth"
+    full_cutouts, note = [c for c in clean if not c.part], "no masks in the truth"
     return [
-        share("references, clean", sum(c.clean for c in clean), len(clean), note),
-        mean("references, IoU", [c.iou for c in whole], note),
+        proportion("references, clean", sum(c.clean for c in clean), len(clean), note),
+        mean("references, IoU", [c.iou for c in full_cutouts], note),
         mean("references, purity", [c.purity for c in clean], note),
-        mean("references, completeness", [c.completeness for c in whole], note),
-        mean("references, boundary F", [c.boundary for c in whole], note),
+        mean("references, completeness", [c.completeness for c in full_cutouts], note),
+        mean("references, boundary F", [c.boundary for c in full_cutouts], note),
         mean("references, without another entity", [c.others for c in clean], note),
         mean("references, white around", [c.white for c in clean], note),
-        share("places, clean", sum(p.clean for p in places), len(places), note),
+        proportion("places, clean", sum(p.clean for p in places), len(places), note),
         mean("places, without a subject", [p.empty for p in places], note),
         mean("places, empty and large", [p.score for p in places], note),
     ]

@@ -146,12 +146,12 @@ def read(work: Path, shards: Path) -> Prediction:
     ]
     matched = {m.element_id for m in rows(store, "match", records.Match)}
     owners = {t.element_id: t.parent_id for t in rows(store, "parse", records.ElementMeta)}
-    made = [_sample(clips, members) for members in tar_samples(shards)]
-    stated = {name: seen for sample in made for name, seen in sample.targets.items()}
+    samples_read = [_sample(clips, members) for members in tar_samples(shards)]
+    targets = {name: mask for sample in samples_read for name, mask in sample.targets.items()}
     return Prediction(
         {i: _clip(c, files[c.video_id], i in kept) for i, c in clips.items()},
-        {e.id: replace(e, best=stated.get(e.id, e.best)) for e in elements},
-        made,
+        {e.id: replace(e, best=targets.get(e.id, e.best)) for e in elements},
+        samples_read,
         frozenset(matched),
         owners,
     )
@@ -185,63 +185,70 @@ def _element(e: records.Element, clip: records.Clip, files: dict[str, str]) -> E
 
 
 def _in_source(box: Box, crop: Box, width: int, height: int) -> Box:
-    across, down = (crop[2] - crop[0]) / width, (crop[3] - crop[1]) / height
-    return crop[0] + box[0] * across, crop[1] + box[1] * down, crop[0] + box[2] * across, crop[1] + box[3] * down
+    scale_x, scale_y = (crop[2] - crop[0]) / width, (crop[3] - crop[1]) / height
+    return (
+        crop[0] + box[0] * scale_x,
+        crop[1] + box[1] * scale_y,
+        crop[0] + box[2] * scale_x,
+        crop[1] + box[3] * scale_y,
+    )
 
 
 def _sample(clips: dict[str, records.Clip], members: dict[str, bytes]) -> Sample:
     triplet = samples.from_sample(members)
-    facts = triplet.facts
-    if facts.clip_id not in clips:
+    meta = triplet.facts
+    if meta.clip_id not in clips:
         raise ValueError(
-            f"the shards have the clip {facts.clip_id}, but the work folder does not: they belong to different runs"
+            f"the shards have the clip {meta.clip_id}, but the work folder does not: they belong to different runs"
         )
-    bound = {(g.start, g.end): g.element_id for g in facts.references if g.role in ("human", "object")}
-    bound |= {(u.start, u.end): u.element_id for u in facts.unpaired if u.kind in ("human", "object")}
+    element_of = {(g.start, g.end): g.element_id for g in meta.references if g.role in ("human", "object")}
+    element_of |= {(u.start, u.end): u.element_id for u in meta.unpaired if u.kind in ("human", "object")}
     slots = tuple(
-        Slot(s.phrase, s.start, s.end, bound.get((s.start, s.end), "")) for s in facts.caption.subjects if s.phrase
+        Slot(s.phrase, s.start, s.end, element_of.get((s.start, s.end), "")) for s in meta.caption.subjects if s.phrase
     )
-    place = triplet.prompt[facts.caption.environment_start : facts.caption.environment_end]
-    refs = tuple(_ref(given, triplet.pictures[given.name]) for given in facts.references)
+    environment = triplet.prompt[meta.caption.environment_start : meta.caption.environment_end]
+    refs = tuple(_ref(reference_meta, triplet.pictures[reference_meta.name]) for reference_meta in meta.references)
     thumbs = np.stack([images.thumb(frame) for frame in video.decode(triplet.video)])
     digest = hashlib.sha256(b"".join(members[name] for name in sorted(members))).hexdigest()
-    file = Path(facts.path).name
+    file = Path(meta.path).name
     targets = {
-        one.element_id: SourceMask(file, one.target.source_frame, run_lengths(one.target.mask), facts.crop)
-        for one in cast(list[samples.ReferenceMeta | samples.Unpaired], [*facts.references, *facts.unpaired])
+        reference.element_id: SourceMask(
+            file, reference.target.source_frame, to_rle_bytes(reference.target.mask), meta.crop
+        )
+        for reference in cast(list[samples.ReferenceMeta | samples.Unpaired], [*meta.references, *meta.unpaired])
     }
     return Sample(
-        facts.clip_id, triplet.prompt, slots, place, refs, tuple(facts.source_frames), thumbs, digest, targets
+        meta.clip_id, triplet.prompt, slots, environment, refs, tuple(meta.source_frames), thumbs, digest, targets
     )
 
 
-def _ref(given: samples.ReferenceMeta, png: bytes) -> Ref:
-    origin = given.origin
-    mask = run_lengths(origin.mask)
-    seen = SourceMask(Path(origin.path).name, origin.source_frame, mask, crop_of(origin))
+def _ref(reference: samples.ReferenceMeta, png: bytes) -> Ref:
+    origin = reference.origin
+    mask = to_rle_bytes(origin.mask)
+    source_mask = SourceMask(Path(origin.path).name, origin.source_frame, mask, crop_of(origin))
     picture = images.from_png(png)
-    outside = ~images.from_rle(mask)
-    is_place = given.role == "background"
-    if not is_place and picture.shape[:2] != outside.shape:
-        raise ValueError(f"{given.element_id}: the reference's picture and its mask differ in size")
-    white = 1.0 if is_place or not outside.any() else float((picture[outside] >= 250).all(-1).mean())
+    outside_mask = ~images.from_rle(mask)
+    is_background = reference.role == "background"
+    if not is_background and picture.shape[:2] != outside_mask.shape:
+        raise ValueError(f"{reference.element_id}: the reference's picture and its mask differ in size")
+    white = 1.0 if is_background or not outside_mask.any() else float((picture[outside_mask] >= 250).all(-1).mean())
     return Ref(
-        given.role,
-        given.element_id,
-        given.identity,
+        reference.role,
+        reference.element_id,
+        reference.identity,
         origin.element_id,
         origin.clip_id,
-        seen,
-        given.phrase,
-        given.start,
-        given.end,
+        source_mask,
+        reference.phrase,
+        reference.start,
+        reference.end,
         white,
-        picture if is_place else None,
+        picture if is_background else None,
         origin.box,
     )
 
 
-def run_lengths(mask: coco_rle.Rle) -> bytes:
+def to_rle_bytes(mask: coco_rle.Rle) -> bytes:
     """Return a mask of the shards in the encoding of the tables."""
     return images.to_rle(coco_rle.decode(mask))
 
@@ -249,14 +256,14 @@ def run_lengths(mask: coco_rle.Rle) -> bytes:
 def crop_of(origin: samples.Origin) -> Box:
     """Return the part of the source picture that the clip's frame shows, derived from one box in both coordinates."""
     (x0, y0, x1, y1), (left, top, right, bottom) = origin.box, origin.source_box
-    across, down = (right - left) / (x1 - x0), (bottom - top) / (y1 - y0)
-    corner = left - x0 * across, top - y0 * down
-    return *corner, corner[0] + origin.width * across, corner[1] + origin.height * down
+    scale_x, scale_y = (right - left) / (x1 - x0), (bottom - top) / (y1 - y0)
+    corner = left - x0 * scale_x, top - y0 * scale_y
+    return *corner, corner[0] + origin.width * scale_x, corner[1] + origin.height * scale_y
 
 
-def same_bytes(one: Prediction, other: Prediction) -> tuple[int, int]:
+def count_identical(first: Prediction, second: Prediction) -> tuple[int, int]:
     """Return how many samples are byte-identical in two runs, and how many there are in either."""
-    a, b = ({(s.clip, s.digest) for s in p.samples} for p in (one, other))
+    a, b = ({(s.clip, s.digest) for s in p.samples} for p in (first, second))
     return len(a & b), len({clip for clip, _ in a | b})
 
 

@@ -11,9 +11,9 @@ from pipelines.bench.triplets.statistics import Score
 from pipelines.html.page import render
 
 
-def to_json(result: Result, name: str, again: Score | None = None) -> dict[str, Any]:
-    """Return a result as JSON. name: of the recipe, for the tables. again: score of a second run's shards."""
-    scores = [*result.scores, *([again] if again else [])]
+def to_json(result: Result, name: str, rerun: Score | None = None) -> dict[str, Any]:
+    """Return a result as JSON. name: of the recipe, for the tables. rerun: score of a second run's shards."""
+    scores = [*result.scores, *([rerun] if rerun else [])]
     return {
         "format": "triplet-score/1",
         "name": name,
@@ -27,7 +27,7 @@ def to_json(result: Result, name: str, again: Score | None = None) -> dict[str, 
         "scores": [asdict(score) for score in scores],
         "failed": [
             {"clip": v.sample.clip, "shot": v.unit, "checks": [list(f) for f in v.failed]}
-            for v in result.verdicts
+            for v in result.triplets
             if v.failed
         ],
         "lost": [{"shot": key, "in": stage} for key, stage in sorted(result.lost.items())],
@@ -62,8 +62,8 @@ def to_markdown(results: Sequence[dict[str, Any]]) -> str:
     lines = ["| | " + " | ".join(head) + " |", "|---|" + "---|" * len(results)]
     for name in ["TripletF0.5", *(n for n in names if n != "TripletF0.5")]:
         lines.append(f"| {name} | " + " | ".join(_cell(r, name) for r in results) + " |")
-    for title, what in (("first failing check", "histogram"), ("largest possible gain", "substitution")):
-        lines.append(f"| {title} | " + " | ".join(_listed(r[what]) for r in results) + " |")
+    for title, key in (("first failing check", "histogram"), ("largest possible gain", "substitution")):
+        lines.append(f"| {title} | " + " | ".join(_listed(r[key]) for r in results) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -73,8 +73,8 @@ def _cell(result: dict[str, Any], name: str) -> str:
 
 
 def _listed(counts: dict[str, Any]) -> str:
-    shown = [f"{k} {v:+.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in ranked(counts) if v]
-    return "; ".join(shown) or "nothing"
+    entries = [f"{k} {v:+.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in ranked(counts) if v]
+    return "; ".join(entries) or "nothing"
 
 
 def to_html(results: Sequence[dict[str, Any]]) -> str:

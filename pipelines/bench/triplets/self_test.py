@@ -25,9 +25,9 @@ def oracle(truth: Truth) -> Prediction:
     for unit in truth.units:
         for number, entity in enumerate(unit.wanted(0.01)):
             elements[clip_id(unit), entity.id] = _element(unit, entity, number, names)
-    made = [sample for unit in truth.units if (sample := _sample(truth, unit, elements, names))]
+    samples = [sample for unit in truth.units if (sample := _sample(truth, unit, elements, names))]
     return Prediction(
-        clips, {e.id: e for e in elements.values()}, made, frozenset(s.element for m in made for s in m.slots)
+        clips, {e.id: e for e in elements.values()}, samples, frozenset(s.element for m in samples for s in m.slots)
     )
 
 
@@ -37,24 +37,35 @@ def clip_id(unit: Unit) -> str:
 
 def _clip(unit: Unit, number: int) -> Clip:
     start, end = unit.shot.start, unit.shot.end
-    soft = next((t.kind for t in unit.film.transitions if t.end == start), "start")
-    transition_in = "cut" if start in unit.film.cuts else soft
+    transition = next((t.kind for t in unit.film.transitions if t.end == start), "start")
+    transition_in = "cut" if start in unit.film.cuts else transition
     return Clip(clip_id(unit), unit.film.file, number, start, end, transition_in, tuple(range(start, end)))
 
 
 def _element(unit: Unit, entity: Entity, number: int, names: list[str]) -> Element:
-    film, name = unit.film, f"{clip_id(unit)}/{entity.kind}/{number}"
-    vector = tuple(float(entity.id == other) for other in names)
-    whole = (0.0, 0.0, float(film.width), float(film.height))
+    film, element_id = unit.film, f"{clip_id(unit)}/{entity.kind}/{number}"
+    embedding = tuple(float(entity.id == other) for other in names)
+    full_frame = (0.0, 0.0, float(film.width), float(film.height))
     if not entity.sights:  # only the shot is known
-        seen = SourceMask(film.file, unit.shot.start, to_rle(np.ones((film.height, film.width), bool)), whole)
-        return Element(name, clip_id(unit), entity.kind, "", seen, (unit.shot.start,), (whole,), vector)
-    shown = {f: s for f, s in sorted(entity.sights.items()) if s.visible >= 0.5}
-    best = max(shown, key=lambda f: (shown[f].visible, _area(shown[f].box), -f))
-    mask = shown[best].pixels(film.height, film.width) >= 0.5
-    seen = SourceMask(film.file, best, to_rle(mask), whole)
+        source_mask = SourceMask(
+            film.file, unit.shot.start, to_rle(np.ones((film.height, film.width), bool)), full_frame
+        )
+        return Element(
+            element_id, clip_id(unit), entity.kind, "", source_mask, (unit.shot.start,), (full_frame,), embedding
+        )
+    sights = {f: s for f, s in sorted(entity.sights.items()) if s.visible >= 0.5}
+    best = max(sights, key=lambda f: (sights[f].visible, _area(sights[f].box), -f))
+    mask = sights[best].pixels(film.height, film.width) >= 0.5
+    source_mask = SourceMask(film.file, best, to_rle(mask), full_frame)
     return Element(
-        name, clip_id(unit), entity.kind, "", seen, tuple(shown), tuple(s.box for s in shown.values()), vector
+        element_id,
+        clip_id(unit),
+        entity.kind,
+        "",
+        source_mask,
+        tuple(sights),
+        tuple(s.box for s in sights.values()),
+        embedding,
     )
 
 
@@ -76,7 +87,7 @@ def _sample(truth: Truth, unit: Unit, elements: Elements, names: list[str]) -> S
             refs.append(_ref(slot.element, source, names.index(entity.id), entity.kind, slot))
     if not refs:
         return None
-    place = _place(truth, unit)
+    background = _background(truth, unit)
     environment = f"a {unit.shot.colours[0]} place" if unit.shot.colours else "a place"
     frames = tuple(range(unit.shot.start, unit.shot.end))
     thumbs = np.zeros((0, 18, 24), np.uint8) if unit.film.thumbs is None else unit.film.thumbs[list(frames)]
@@ -85,7 +96,7 @@ def _sample(truth: Truth, unit: Unit, elements: Elements, names: list[str]) -> S
         f"{prompt} before {environment}",
         tuple(slots),
         environment,
-        (*refs, *place),
+        (*refs, *background),
         frames,
         thumbs,
         clip_id(unit),
@@ -103,14 +114,14 @@ def describe(entity: Entity) -> str:
 
 def _partner(truth: Truth, unit: Unit, entity: Entity, elements: Elements) -> Element:
     """Return the same entity in another take: preferably in the same outfit, then at another place, then the next in order."""
-    mine = truth.units.index(unit)
+    position = truth.units.index(unit)
     others = [(n, u) for n, u in enumerate(truth.units) if u.take != unit.take and (clip_id(u), entity.id) in elements]
 
     def order(numbered: tuple[int, Unit]) -> tuple[bool, bool, int]:
         number, other = numbered
-        there = other.entity(entity.id)
-        same_outfit = there is not None and there.outfit == entity.outfit
-        return not same_outfit, other.shot.place == unit.shot.place, (number - mine) % len(truth.units)
+        other_entity = other.entity(entity.id)
+        same_outfit = other_entity is not None and other_entity.outfit == entity.outfit
+        return not same_outfit, other.shot.place == unit.shot.place, (number - position) % len(truth.units)
 
     other = min(others, key=order)
     return elements[clip_id(other[1]), entity.id]
@@ -120,7 +131,7 @@ def _ref(element: str, source: Element, identity: int, role: str, slot: Slot) ->
     return Ref(role, element, identity, source.id, source.clip, source.best, slot.phrase, slot.start, slot.end)
 
 
-def _place(truth: Truth, unit: Unit) -> list[Ref]:
+def _background(truth: Truth, unit: Unit) -> list[Ref]:
     """Return the place as another take shows it, with the entities masked out."""
     for other in truth.units:
         film, frame = other.film, other.shot.start
@@ -128,13 +139,17 @@ def _place(truth: Truth, unit: Unit) -> list[Ref]:
             continue
         if any(not e.sights for e in other.shot.entities):
             continue
-        there = [m >= UNKNOWN_ALPHA[0] for m in entity_masks(film, other, frame).values()]
-        clear = ~np.max(there, axis=0) if there else np.ones((film.height, film.width), bool)
-        if clear.mean() >= 0.25:
-            whole = (0.0, 0.0, float(film.width), float(film.height))
-            seen = SourceMask(film.file, frame, to_rle(clear), whole)
+        masks = [m >= UNKNOWN_ALPHA[0] for m in entity_masks(film, other, frame).values()]
+        is_background = ~np.max(masks, axis=0) if masks else np.ones((film.height, film.width), bool)
+        if is_background.mean() >= 0.25:
+            full_frame = (0.0, 0.0, float(film.width), float(film.height))
+            source_mask = SourceMask(film.file, frame, to_rle(is_background), full_frame)
             name = f"{clip_id(other)}/background/0"
-            return [Ref("background", f"{clip_id(unit)}/background/0", -1, name, clip_id(other), seen, box=whole)]
+            return [
+                Ref(
+                    "background", f"{clip_id(unit)}/background/0", -1, name, clip_id(other), source_mask, box=full_frame
+                )
+            ]
     return []
 
 
@@ -143,66 +158,69 @@ def _place(truth: Truth, unit: Unit) -> list[Ref]:
 Change = Callable[[Ref], Ref]
 
 
-def _each_ref(prediction: Prediction, change: Change, roles: tuple[str, ...] = KINDS) -> Prediction:
+def _map_references(prediction: Prediction, change: Change, roles: tuple[str, ...] = KINDS) -> Prediction:
     """Return the prediction with changed references of these roles."""
 
     def changed(ref: Ref) -> Ref:
         return change(ref) if ref.role in roles else ref
 
-    made = [replace(s, references=tuple(changed(r) for r in s.references)) for s in prediction.samples]
-    return replace(prediction, samples=made)
+    samples = [replace(s, references=tuple(changed(r) for r in s.references)) for s in prediction.samples]
+    return replace(prediction, samples=samples)
 
 
 def shift_frames(truth: Truth, prediction: Prediction) -> Prediction:
     """Increment the number of every source frame."""
 
-    def later(seen: SourceMask) -> SourceMask:
-        return replace(seen, frame=seen.frame + 1)
+    def shifted(source_mask: SourceMask) -> SourceMask:
+        return replace(source_mask, frame=source_mask.frame + 1)
 
     clips = {
         i: replace(c, frames=tuple(f + 1 for f in c.frames), shot_start=c.shot_start + 1, shot_end=c.shot_end + 1)
         for i, c in prediction.clips.items()
     }
     elements = {
-        i: replace(e, best=later(e.best), frames=tuple(f + 1 for f in e.frames)) for i, e in prediction.elements.items()
+        i: replace(e, best=shifted(e.best), frames=tuple(f + 1 for f in e.frames))
+        for i, e in prediction.elements.items()
     }
-    made = [
+    samples = [
         replace(
             s,
             frames=tuple(f + 1 for f in s.frames),
-            references=tuple(replace(r, origin=later(r.origin)) for r in s.references),
+            references=tuple(replace(r, origin=shifted(r.origin)) for r in s.references),
         )
         for s in prediction.samples
     ]
-    return replace(prediction, clips=clips, elements=elements, samples=made)
+    return replace(prediction, clips=clips, elements=elements, samples=samples)
 
 
 def swap_captions(truth: Truth, prediction: Prediction) -> Prediction:
     """Swap the captions of two clips, but keep the bound elements."""
-    made = list(prediction.samples)
+    samples = list(prediction.samples)
     a, b = next(
         (i, j)
-        for i, one in enumerate(made)
-        for j, two in enumerate(made)
+        for i, first in enumerate(samples)
+        for j, second in enumerate(samples)
         if i < j
-        and len(one.slots) == len(two.slots)
-        and all(_differ(x, y) for x, y in zip(one.slots, two.slots, strict=True))
+        and len(first.slots) == len(second.slots)
+        and all(_contradict(x, y) for x, y in zip(first.slots, second.slots, strict=True))
     )
-    made[a], made[b] = _in_words_of(made[a], made[b]), _in_words_of(made[b], made[a])
-    return replace(prediction, samples=made)
+    samples[a], samples[b] = _with_caption_of(samples[a], samples[b]), _with_caption_of(samples[b], samples[a])
+    return replace(prediction, samples=samples)
 
 
-def _differ(one: Slot, other: Slot) -> bool:
+def _contradict(first: Slot, second: Slot) -> bool:
     """Return whether two phrases contradict each other."""
-    return not set(one.phrase.split()) & set(other.phrase.split()) - {"a", "in", "top", "woman", "person"}
+    return not set(first.phrase.split()) & set(second.phrase.split()) - {"a", "in", "top", "woman", "person"}
 
 
-def _in_words_of(sample: Sample, other: Sample) -> Sample:
-    slots = tuple(replace(theirs, element=s.element) for s, theirs in zip(sample.slots, other.slots, strict=True))
-    of = {slot.element: slot for slot in slots}
+def _with_caption_of(sample: Sample, other: Sample) -> Sample:
+    slots = tuple(
+        replace(other_slot, element=s.element) for s, other_slot in zip(sample.slots, other.slots, strict=True)
+    )
+    slot_of = {slot.element: slot for slot in slots}
     refs = tuple(
-        replace(r, phrase=of[r.element].phrase, start=of[r.element].start, end=of[r.element].end)
-        if r.element in of
+        replace(r, phrase=slot_of[r.element].phrase, start=slot_of[r.element].start, end=slot_of[r.element].end)
+        if r.element in slot_of
         else r
         for r in sample.references
     )
@@ -211,25 +229,29 @@ def _in_words_of(sample: Sample, other: Sample) -> Sample:
 
 def restart_ids(truth: Truth, prediction: Prediction) -> Prediction:
     """Restart the numbers of identities at 0 in every film, and pair elements by these numbers."""
-    of: dict[str, int] = {}
+    number_by_name: dict[str, int] = {}
     for film in truth.films:
         names = list(dict.fromkeys(e.id for shot in film.shots for e in shot.entities))
-        of |= {f"{film.file} {name}": n for n, name in enumerate(names)}
+        number_by_name |= {f"{film.file} {name}": n for n, name in enumerate(names)}
     number_of = {  # element -> number of its entity in its film
-        element.id: of[f"{element.best.file} {entity}"]
+        element.id: number_by_name[f"{element.best.file} {entity}"]
         for (_, entity), element in _by_entity(truth, prediction).items()
     }
 
     def by_number(ref: Ref) -> Ref:
-        mine = prediction.elements[ref.element]
+        target = prediction.elements[ref.element]
         others = [
             e
             for e in prediction.elements.values()
-            if e.kind == mine.kind and e.best.file != mine.best.file and number_of[e.id] == number_of[mine.id]
+            if e.kind == target.kind and e.best.file != target.best.file and number_of[e.id] == number_of[target.id]
         ]
-        return _to(replace(ref, identity=number_of[mine.id]), min(others, key=lambda e: e.id)) if others else ref
+        return (
+            _with_source(replace(ref, identity=number_of[target.id]), min(others, key=lambda e: e.id))
+            if others
+            else ref
+        )
 
-    return _each_ref(prediction, by_number)
+    return _map_references(prediction, by_number)
 
 
 def _by_entity(truth: Truth, prediction: Prediction) -> Elements:
@@ -238,7 +260,7 @@ def _by_entity(truth: Truth, prediction: Prediction) -> Elements:
     return {(e.clip, names[e.embedding.index(1.0)]): e for e in prediction.elements.values()}
 
 
-def _to(ref: Ref, source: Element) -> Ref:
+def _with_source(ref: Ref, source: Element) -> Ref:
     return replace(ref, source_element=source.id, source_clip=source.clip, origin=source.best)
 
 
@@ -254,7 +276,7 @@ def split_tracks(truth: Truth, prediction: Prediction) -> Prediction:
 
 def pair_within_clip(truth: Truth, prediction: Prediction) -> Prediction:
     """Use the clip's own picture as its reference."""
-    return _each_ref(prediction, lambda ref: _to(ref, prediction.elements[ref.element]))
+    return _map_references(prediction, lambda ref: _with_source(ref, prediction.elements[ref.element]))
 
 
 def pair_at_random(truth: Truth, prediction: Prediction, seed: int = 0) -> Prediction:
@@ -262,21 +284,21 @@ def pair_at_random(truth: Truth, prediction: Prediction, seed: int = 0) -> Predi
     rng = np.random.default_rng(seed)
 
     def random_element(ref: Ref) -> Ref:
-        mine = prediction.elements[ref.element]
-        others = [e for e in prediction.elements.values() if e.kind == mine.kind and e.clip != mine.clip]
-        return _to(ref, others[rng.integers(len(others))])
+        target = prediction.elements[ref.element]
+        others = [e for e in prediction.elements.values() if e.kind == target.kind and e.clip != target.clip]
+        return _with_source(ref, others[rng.integers(len(others))])
 
-    return _each_ref(prediction, random_element)
+    return _map_references(prediction, random_element)
 
 
-def _morph(prediction: Prediction, how: int, reach_px: int) -> Prediction:
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach_px + 1, 2 * reach_px + 1))
+def _morph(prediction: Prediction, operation: int, radius_px: int) -> Prediction:
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
 
     def morphed(ref: Ref) -> Ref:
-        mask = cv2.morphologyEx(from_rle(ref.origin.mask).astype(np.uint8), how, disk) > 0
+        mask = cv2.morphologyEx(from_rle(ref.origin.mask).astype(np.uint8), operation, disk) > 0
         return replace(ref, origin=replace(ref.origin, mask=to_rle(mask)))
 
-    return _each_ref(prediction, morphed)
+    return _map_references(prediction, morphed)
 
 
 def dilate_masks(truth: Truth, prediction: Prediction) -> Prediction:
@@ -296,7 +318,7 @@ def whole_frame_as_place(truth: Truth, prediction: Prediction) -> Prediction:
         mask = np.ones_like(from_rle(ref.origin.mask))
         return replace(ref, origin=replace(ref.origin, mask=to_rle(mask)))
 
-    return _each_ref(prediction, whole, ("background",))
+    return _map_references(prediction, whole, ("background",))
 
 
 def drop_clip(truth: Truth, prediction: Prediction) -> Prediction:

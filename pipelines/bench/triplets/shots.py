@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from pipelines.bench.triplets.predictions import Clip, Prediction, Sample
-from pipelines.bench.triplets.statistics import Score, f_score, share
+from pipelines.bench.triplets.statistics import Score, f_score, proportion
 from pipelines.films.truth import Film, Truth
 
 TRIM = 2  # frames at either end of a clip that may be beyond a cut
@@ -18,44 +18,51 @@ def boundaries(clips: Iterable[Clip]) -> dict[int, bool]:
     The end of a shot is a boundary too if the next shot is too short for a clip. Its kind is unknown, so it only counts if it is
     right.
     """
-    known = {clip.shot for clip in clips}
-    ends = {clip.shot_end: False for clip in clips if clip.shot + 1 not in known}
+    shots = {clip.shot for clip in clips}
+    ends = {clip.shot_end: False for clip in clips if clip.shot + 1 not in shots}
     return ends | {clip.shot_start: clip.transition_in == "cut" for clip in clips if clip.transition_in != "start"}
 
 
 def cut_scores(truth: Truth, prediction: Prediction) -> list[Score]:
-    """Return precision, recall and F1 of hard cuts at 0, 1 and 2 frames, and recall of gradual transitions (point in them)."""
+    """Return precision, recall and F1 of hard cuts at 0, 1 and 2 frames, and the recall of gradual transitions."""
     scores = []
     for tolerance in (0, 1, 2):
-        found = right = predicted = cuts = 0
+        num_recalled = num_correct = num_predicted = num_cuts = 0
         for film in truth.films:
-            mine = boundaries([c for c in prediction.clips.values() if c.file == film.file])
-            matched = match(sorted(film.cuts), sorted(mine), tolerance)
-            soft = {f for t in film.transitions for f in range(t.start - tolerance, t.end + tolerance + 1)}
-            cuts, found = cuts + len(film.cuts), found + len(matched)
-            hard = [f for f, is_cut in mine.items() if is_cut and (f in matched.values() or f not in soft)]
-            predicted, right = predicted + len(hard), right + len(set(hard) & set(matched.values()))
-        precision = share(f"cuts, precision at {tolerance}", right, predicted)
-        recall = share(f"cuts, recall at {tolerance}", found, cuts)
+            predicted_kinds = boundaries([c for c in prediction.clips.values() if c.file == film.file])
+            matches = match(sorted(film.cuts), sorted(predicted_kinds), tolerance)
+            gradual_frames = {f for t in film.transitions for f in range(t.start - tolerance, t.end + tolerance + 1)}
+            num_cuts, num_recalled = num_cuts + len(film.cuts), num_recalled + len(matches)
+            hard_cuts = [
+                f
+                for f, is_cut in predicted_kinds.items()
+                if is_cut and (f in matches.values() or f not in gradual_frames)
+            ]
+            num_predicted, num_correct = (
+                num_predicted + len(hard_cuts),
+                num_correct + len(set(hard_cuts) & set(matches.values())),
+            )
+        precision = proportion(f"cuts, precision at {tolerance}", num_correct, num_predicted)
+        recall = proportion(f"cuts, recall at {tolerance}", num_recalled, num_cuts)
         scores += [precision, recall, f_score(f"cuts, F1 at {tolerance}", precision, recall, 1.0)]
     gradual = [(f, t) for f in truth.films for t in f.transitions]
-    seen = sum(_noticed(f, t.start, t.end, prediction) for f, t in gradual)
-    return [*scores, share("gradual transitions, recall", seen, len(gradual))]
+    num_detected = sum(_is_detected(f, t.start, t.end, prediction) for f, t in gradual)
+    return [*scores, proportion("gradual transitions, recall", num_detected, len(gradual))]
 
 
-def match(cuts: list[int], found: list[int], tolerance: int) -> dict[int, int]:
+def match(cuts: list[int], detected: list[int], tolerance: int) -> dict[int, int]:
     """Match true cuts with detected ones, one to one, nearest first."""
-    pairs = sorted((abs(c - f), c, f) for c in cuts for f in found if abs(c - f) <= tolerance)
-    out: dict[int, int] = {}
+    pairs = sorted((abs(c - f), c, f) for c in cuts for f in detected if abs(c - f) <= tolerance)
+    matches: dict[int, int] = {}
     for _, cut, frame in pairs:
-        if cut not in out and frame not in out.values():
-            out[cut] = frame
-    return out
+        if cut not in matches and frame not in matches.values():
+            matches[cut] = frame
+    return matches
 
 
-def _noticed(film: Film, start: int, end: int, prediction: Prediction) -> bool:
-    mine = boundaries([c for c in prediction.clips.values() if c.file == film.file])
-    return any(start - 2 <= frame <= end + 2 for frame in mine)
+def _is_detected(film: Film, start: int, end: int, prediction: Prediction) -> bool:
+    predicted = boundaries([c for c in prediction.clips.values() if c.file == film.file])
+    return any(start - 2 <= frame <= end + 2 for frame in predicted)
 
 
 def is_pure(film: Film, frames: tuple[int, ...]) -> bool:
@@ -68,7 +75,7 @@ def is_pure(film: Film, frames: tuple[int, ...]) -> bool:
 
 def purity_score(truth: Truth, prediction: Prediction) -> Score:
     clips = [c for c in prediction.clips.values() if c.kept and c.file in truth.by_file]
-    return share("clips of one shot", sum(is_pure(truth.by_file[c.file], c.frames) for c in clips), len(clips))
+    return proportion("clips of one shot", sum(is_pure(truth.by_file[c.file], c.frames) for c in clips), len(clips))
 
 
 def offset(film: Film, sample: Sample) -> int | None:
@@ -78,14 +85,14 @@ def offset(film: Film, sample: Sample) -> int | None:
     """
     if film.thumbs is None or not len(sample.thumbs):
         return None
-    frames, shown = np.array(sample.frames), sample.thumbs.astype(np.float32)
+    frames, thumbs = np.array(sample.frames), sample.thumbs.astype(np.float32)
     errors = []
     for shift in OFFSETS:
-        at = frames + shift
-        inside = (at >= 0) & (at < len(film.thumbs))
-        if not inside.any():
+        indices = frames + shift
+        is_valid = (indices >= 0) & (indices < len(film.thumbs))
+        if not is_valid.any():
             return None
-        errors.append(float(np.abs(shown[inside] - film.thumbs[at[inside]]).mean()))
+        errors.append(float(np.abs(thumbs[is_valid] - film.thumbs[indices[is_valid]]).mean()))
     best = int(np.argmin(errors))
     return OFFSETS[best] if errors[best] < 0.8 * errors[OFFSETS.index(0)] else 0
 
@@ -93,6 +100,8 @@ def offset(film: Film, sample: Sample) -> int | None:
 def frame_score(truth: Truth, prediction: Prediction) -> Score:
     """Return the fraction of samples whose frames are the stated source frames."""
     files = {clip.id: clip.file for clip in prediction.clips.values()}
-    films = [(truth.by_file[files[s.clip]], s) for s in prediction.samples if files[s.clip] in truth.by_file]
-    known = [found for film, sample in films if (found := offset(film, sample)) is not None]
-    return share("frames as stated", sum(found == 0 for found in known), len(known), "no thumbnails in the truth")
+    samples = [(truth.by_file[files[s.clip]], s) for s in prediction.samples if files[s.clip] in truth.by_file]
+    offsets = [shift for film, sample in samples if (shift := offset(film, sample)) is not None]
+    return proportion(
+        "frames as stated", sum(shift == 0 for shift in offsets), len(offsets), "no thumbnails in the truth"
+    )

@@ -27,12 +27,12 @@ class Score:
         return f"{self.name}: {self.value:.3f}{counts}"
 
 
-def share(name: str, right: float, of: float, note: str = "nothing to measure it on") -> Score:
-    """Return the proportion right / of, with Wilson's interval (Wilson 1927)."""
-    if not of:
+def proportion(name: str, num_correct: float, total: float, note: str = "nothing to measure it on") -> Score:
+    """Return the proportion num_correct / total, with Wilson's interval (Wilson 1927)."""
+    if not total:
         return Score(name, None, note=note)
-    right, of = float(right), float(of)  # numpy numbers are not JSON serialisable
-    return Score(name, right / of, right, of, *wilson(right, of))
+    num_correct, total = float(num_correct), float(total)  # numpy numbers are not JSON serialisable
+    return Score(name, num_correct / total, num_correct, total, *wilson(num_correct, total))
 
 
 def mean(name: str, values: Iterable[float], note: str = "nothing to measure it on") -> Score:
@@ -43,8 +43,8 @@ def mean(name: str, values: Iterable[float], note: str = "nothing to measure it 
 
 def f_beta(precision: float, recall: float, beta: float) -> float:
     """Return the weighted harmonic mean (van Rijsbergen 1979); 0 if both are 0."""
-    bottom = beta**2 * precision + recall
-    return (1 + beta**2) * precision * recall / bottom if bottom else 0.0
+    denominator = beta**2 * precision + recall
+    return (1 + beta**2) * precision * recall / denominator if denominator else 0.0
 
 
 def f_score(name: str, precision: Score, recall: Score, beta: float) -> Score:
@@ -58,31 +58,31 @@ def average_precision(similarity: np.ndarray, same: np.ndarray) -> float:
 
     similarity: (n,) float. same: (n,) bool, with at least one True.
     """
-    _, right, taken = _sweep(similarity, same)
-    recall = right / same.sum()
-    return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * (right / taken)))
+    _, num_correct, num_accepted = _sweep(similarity, same)
+    recall = num_correct / same.sum()
+    return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * (num_correct / num_accepted)))
 
 
 def roc_auc(similarity: np.ndarray, same: np.ndarray) -> float:
     """Return the probability that a positive pair is more similar than a negative one; ties count half (Hanley & McNeil 1982)."""
-    order = np.sort(similarity[~same])
-    below = np.searchsorted(order, similarity[same], "left") + np.searchsorted(order, similarity[same], "right")
-    return float(below.mean() / (2 * len(order)))
+    negatives = np.sort(similarity[~same])
+    below = np.searchsorted(negatives, similarity[same], "left") + np.searchsorted(negatives, similarity[same], "right")
+    return float(below.mean() / (2 * len(negatives)))
 
 
 def accept_rate(similarity: np.ndarray, same: np.ndarray, false_accepts: float) -> float:
     """Return TAR at FAR: the largest true accept rate at a threshold with at most this false accept rate."""
-    _, right, taken = _sweep(similarity, same)
-    allowed = (taken - right) <= false_accepts * (~same).sum() + 1e-9
-    return float(right[allowed].max(initial=0) / same.sum())
+    _, num_correct, num_accepted = _sweep(similarity, same)
+    allowed = (num_accepted - num_correct) <= false_accepts * (~same).sum() + 1e-9
+    return float(num_correct[allowed].max(initial=0) / same.sum())
 
 
 def _sweep(similarity: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return all thresholds, highest first, with the number of positive pairs and of all pairs that pass each."""
     order = np.argsort(-similarity, kind="stable")
-    ranked, hit = similarity[order], same[order]
-    last = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
-    return ranked[last], np.cumsum(hit)[last], last + 1
+    thresholds, is_positive = similarity[order], same[order]
+    last_of_tie = np.flatnonzero(np.append(np.diff(thresholds) != 0, True))
+    return thresholds[last_of_tie], np.cumsum(is_positive)[last_of_tie], last_of_tie + 1
 
 
 def b_cubed(clusters: list, classes: list) -> tuple[float, float]:
@@ -90,6 +90,6 @@ def b_cubed(clusters: list, classes: list) -> tuple[float, float]:
     if not clusters:
         return 0.0, 0.0
     a, b = (np.unique(np.array([str(x) for x in xs]), return_inverse=True)[1] for xs in (clusters, classes))
-    one, two = a[:, None] == a[None], b[:, None] == b[None]
-    both = (one & two).sum(1)
-    return float((both / one.sum(1)).mean()), float((both / two.sum(1)).mean())
+    same_cluster, same_class = a[:, None] == a[None], b[:, None] == b[None]
+    both = (same_cluster & same_class).sum(1)
+    return float((both / same_cluster.sum(1)).mean()), float((both / same_class.sum(1)).mean())

@@ -136,7 +136,7 @@ def test_offloading_moves_no_whole_network_and_samples_the_same(tmp_path, monkey
     exact = latents(a2.load(folder, dtype=torch.float32))
 
     monkeypatch.setattr(a2.WanA2Pipeline, "to", lambda *_: pytest.fail("the whole pipeline went to the device"))
-    made = a2.load(folder, dtype=torch.float32, by_blocks=True)
+    made = a2.load(folder, dtype=torch.float32, group_offload=True)
     layers = [*made.transformer.blocks, *made.text_encoder.encoder.block]
     layers += [layer for name, layer in made.image_encoder.named_modules() if re.fullmatch(r".*layers\.\d+", name)]
     assert len(layers) == 1 + 1 + 2

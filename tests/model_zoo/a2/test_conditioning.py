@@ -114,7 +114,7 @@ def test_training_and_sampling_give_the_network_identical_inputs(kind):
     stored = conditioning.reference_latents(pipe.vae, given)
     noise = sampled[0] if kind == "vace" else sampled[0][:, :, :3]
     seen.clear()
-    ready = conditioning.given(kind, stored, nothing)[None]
+    ready = conditioning.stored_to_network_condition(kind, stored, nothing)[None]
     said = objective.predict(network, noise, 1.0, ready, text["prompt_embeds"], None)
     assert said.shape == noise.shape
     assert len(seen) == len(sampled)

@@ -17,7 +17,7 @@ from model_zoo.a2.long import Window, schedule, windows  # noqa: E402
 
 
 def test_blocks_follow_one_another_by_the_lag():
-    plan = schedule(frames=5, steps=3, block=2, lag=1)
+    plan = schedule(frames=5, steps=3, causal_block_size=2, ar_step=1)
     assert plan.done.tolist() == [
         [0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
@@ -35,14 +35,14 @@ def test_blocks_follow_one_another_by_the_lag():
 
 
 def test_what_is_ready_is_done_from_the_start_and_blocks_begin_behind_it():
-    plan = schedule(frames=5, steps=2, block=2, lag=1, ready=2)
+    plan = schedule(frames=5, steps=2, causal_block_size=2, ar_step=1, num_known=2)
     assert plan.done.tolist() == [[2, 2, 0, 0, 0], [2, 2, 1, 1, 0], [2, 2, 2, 2, 1]]
     assert plan.moves.astype(int).tolist() == [[0, 0, 1, 1, 0], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
 
 
 def test_without_a_lag_all_frames_go_together_and_with_a_long_one_after_another():
     assert schedule(3, 2).done.tolist() == [[0, 0, 0], [1, 1, 1]]
-    assert schedule(2, 2, block=1, lag=99).done.tolist() == [[0, 0], [1, 0], [2, 0], [2, 1]]
+    assert schedule(2, 2, causal_block_size=1, ar_step=99).done.tolist() == [[0, 0], [1, 0], [2, 0], [2, 1]]
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 9), st.integers(0, 15), st.integers(0, 8))
@@ -70,7 +70,7 @@ def test_it_is_the_schedule_of_diffusers_where_the_blocks_divide_the_frames(bloc
 
 
 def test_frames_that_the_block_does_not_divide_are_kept():
-    plan = schedule(frames=27, steps=30, block=5, lag=5)
+    plan = schedule(frames=27, steps=30, causal_block_size=5, ar_step=5)
     assert plan.done.shape == (5 * 5 + 30, 27)
 
 
@@ -157,7 +157,7 @@ def test_a_window_sees_its_history_and_the_references(tiny):
     plain = long(tiny, frames=25, latents=True)
     seen = []
     hook = tiny.transformer.register_forward_pre_hook(lambda _, __, given_: seen.append(given_), with_kwargs=True)
-    long(tiny, frames=25, latents=True, history_noise=0, guidance_scale=1.0)
+    long(tiny, frames=25, latents=True, addnoise_condition=0, guidance_scale=1.0)
     hook.remove()
     x, times = seen[-1]["hidden_states"], seen[-1]["timestep"]
     first = long(tiny, frames=17, latents=True, guidance_scale=1.0)
@@ -178,7 +178,7 @@ def note_times(into: list):
 def test_noise_on_the_history_is_told_to_the_network_by_its_time(tiny):
     times = []
     hook = tiny.transformer.register_forward_pre_hook(note_times(times), with_kwargs=True)
-    long(tiny, frames=25, history_noise=20, guidance_scale=1.0)
+    long(tiny, frames=25, addnoise_condition=20, guidance_scale=1.0)
     hook.remove()
     assert [each[:3] for each in times[3:]] == [[20.0] * 3] * 3
 
@@ -186,7 +186,7 @@ def test_noise_on_the_history_is_told_to_the_network_by_its_time(tiny):
 def test_with_a_lag_later_frames_are_noisier(tiny):
     times = []
     hook = tiny.transformer.register_forward_pre_hook(note_times(times), with_kwargs=True)
-    made = long(tiny, block=2, lag=1, guidance_scale=1.0)
+    made = long(tiny, causal_block_size=2, ar_step=1, guidance_scale=1.0)
     hook.remove()
     assert len(times) == 3 + 2
     assert all(each == sorted(each) for each in times)
@@ -209,7 +209,7 @@ def test_a_story_changes_only_the_windows_from_its_prompt_on(tiny):
             {"frames": 33, "window": 13, "history": 8},
             "4 latent frames has no room for 2 of references, 2 of history",
         ),
-        ({"history_noise": 2000}, "from 0 to 1000"),
+        ({"addnoise_condition": 2000}, "from 0 to 1000"),
         ({"prompts": ()}, "no prompt"),
     ],
 )

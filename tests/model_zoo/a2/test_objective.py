@@ -29,7 +29,7 @@ def test_a_shift_is_diffusers_own(shift):
     ("references", "repeat", "slots"), [(0, True, 0), (1, True, 1), (3, True, 3), (3, False, 2), (6, False, 3)]
 )
 def test_each_reference_has_a_frame_of_latents_or_four_share_one(references, repeat, slots):
-    assert objective.slot_latents(references, repeat) == slots
+    assert objective.num_reference_latents(references, repeat) == slots
 
 
 def test_the_training_target_at_references_is_a_setting():

@@ -18,7 +18,7 @@ def test_one_token_that_counts_as_many_gives_what_all_padding_gives(words):
     found = []
     for short in (False, True):
         if short:
-            padding.shorten(network)
+            padding.merge_padding(network)
         said = objective.predict(network, noised, 0.5, condition, text, image)
         network.zero_grad()
         said.square().mean().backward()

@@ -133,8 +133,8 @@ def test_the_condition_is_mask_then_normalised_latents_sampled_only_with_a_gener
 
 def test_combined_after_the_vae_the_area_outside_references_is_zero_and_not_grey():
     pictures = torch.stack([torch.full((3, 16, 16), v) for v in (0.2, 0.4)])
-    after = refs.condition(Means(), pictures, 9, combine="after")
+    after = refs.condition(Means(), pictures, 9, reference_order="after")
     assert torch.allclose(after[0, 4, :, 0, 0], torch.tensor([(0.2 - 0.5) / 2, (0.4 - 0.5) / 2, 0.0]))
     assert after[0, :4, :, 0, 0].sum(0).tolist() == [4, 4, 0]
     with pytest.raises(ValueError, match="'before' or 'after'"):
-        refs.condition(Means(), pictures, 9, combine="between")
+        refs.condition(Means(), pictures, 9, reference_order="between")

@@ -72,19 +72,19 @@ def test_a_video_begins_with_its_first_frame(pipe):
 @pytest.mark.parametrize(("window", "steps"), [(0, 2), (13, 4)])
 def test_a_given_video_continues_behind_its_last_frame(pipe, window, steps):
     given, lengths = noise(14), {"num_frames": 13, "window": window, "history": 5}
-    video, taken = made(pipe, beginning=given, **lengths)
+    video, taken = made(pipe, init_video=given, **lengths)
     assert video.shape == (14 + 13 + 3, 32, 32, 3)
     assert np.array_equal((video[:14] * 255).round().astype(np.uint8), given)
     assert np.isfinite(video).all()
     assert taken == steps
     seen = np.concatenate([noise(9), given[-5:]])  # other frames before the history change nothing
-    assert np.array_equal(made(pipe, beginning=seen, **lengths)[0][14:], video[14:])
-    assert not np.array_equal(made(pipe, beginning=given[::-1], **lengths)[0][14:], video[14:])
+    assert np.array_equal(made(pipe, init_video=seen, **lengths)[0][14:], video[14:])
+    assert not np.array_equal(made(pipe, init_video=given[::-1], **lengths)[0][14:], video[14:])
 
 
 def test_a_video_shorter_than_the_history_does_not_go_on(pipe):
     with pytest.raises(ValueError, match="has 4 frames, fewer than the history of 5"):
-        made(pipe, beginning=noise(4), num_frames=13, history=5)
+        made(pipe, init_video=noise(4), num_frames=13, history=5)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_latents_are_causal_and_normalised(autoencoder):
         [references.encode(autoencoder, references.as_tensor(clip(n)).movedim(0, 1)[None]) for n in range(4)]
     )
     assert fitted.mean().abs() < 0.05
-    spread = fitted[:, : tiny.SEEN].std((0, 2, 3, 4))
+    spread = fitted[:, : tiny.CONTENT_CHANNELS].std((0, 2, 3, 4))
     assert 0.9 < spread[0] < 1.1  # the strongest component; the others are smaller, as they are in the picture
     assert (spread[1:] <= spread[:-1] + 1e-3).all()
 
@@ -81,12 +81,12 @@ def test_the_last_channels_say_where_a_piece_lies_whatever_it_shows(autoencoder)
     one, other = (
         autoencoder.encode(references.as_tensor(clip(n)).movedim(0, 1)[None]).latent_dist.mode() for n in (0, 3)
     )
-    where = one[0, tiny.SEEN :, 1]
-    assert torch.equal(one[:, tiny.SEEN :], other[:, tiny.SEEN :])
+    where = one[0, tiny.CONTENT_CHANNELS :, 1]
+    assert torch.equal(one[:, tiny.CONTENT_CHANNELS :], other[:, tiny.CONTENT_CHANNELS :])
     pairs = torch.cdist(where.flatten(1).T, where.flatten(1).T)
     assert pairs[~torch.eye(len(pairs), dtype=torch.bool)].min() > 0.05  # no two places alike
     moved = one.clone()
-    moved[:, tiny.SEEN :] += 1
+    moved[:, tiny.CONTENT_CHANNELS :] += 1
     assert torch.equal(autoencoder.decode(one).sample, autoencoder.decode(moved).sample)  # and it is not seen
 
 
@@ -101,7 +101,7 @@ def test_the_tokenizer_spells_any_text_and_the_empty_one_is_one_token():
 
 def test_the_same_data_makes_the_same_networks_and_tells_captions_apart(tmp_path):
     for name in ("one", "two"):
-        tiny.save_start(tmp_path / name, [clip(n) for n in range(3)], CAPTIONS)
+        tiny.save_initial_checkpoint(tmp_path / name, [clip(n) for n in range(3)], CAPTIONS)
     assert a2_encoders.revision(tmp_path / "one") == a2_encoders.revision(tmp_path / "two")
     encoders = a2_encoders.load(tmp_path / "one")
     red, blue = (a2_encoders.encode_prompt(encoders, text) for text in CAPTIONS)

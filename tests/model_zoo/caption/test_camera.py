@@ -40,7 +40,7 @@ def said(frames: np.ndarray, boxes: list[list[camera.Box]]) -> str:
 
 
 def told(frames: np.ndarray, boxes: list[list[camera.Box]]) -> list[list[camera_moves.Motion]]:
-    steps = camera.follow(frames, camera.sampled(len(frames), FPS), boxes)
+    steps = camera.background_steps(frames, camera.sample_indices(len(frames), FPS), boxes)
     return camera_moves.phases(steps, FPS)
 
 
@@ -72,7 +72,7 @@ def test_a_move_is_measured_in_widths_logarithms_and_degrees():
     grown = np.expm1(0.25) / 0.25  # the closer the camera has zoomed, the more a pan moves the picture
     assert move[:4] == pytest.approx((0.2 * grown, -0.1 * grown, 0.25, 8), abs=0.02, rel=0.05)
     assert move.duration_s == pytest.approx(2.0)
-    assert move.known == 1.0
+    assert move.measured == 1.0
 
 
 def with_walker(frames: np.ndarray) -> tuple[np.ndarray, list[list[camera.Box]]]:
@@ -97,7 +97,7 @@ def test_the_camera_is_measured_behind_a_walker():
 
 def test_nothing_is_claimed_of_a_camera_in_front_of_a_plain_wall():
     plain = np.full((COUNT, HEIGHT, WIDTH, 3), 90, np.uint8)
-    assert camera.measure(plain, FPS, nothing()).known == 0.0
+    assert camera.measure(plain, FPS, nothing()).measured == 0.0
     assert said(plain, nothing()) == ""
 
 
@@ -157,7 +157,7 @@ def test_who_stays_in_the_picture_while_the_camera_moves_is_not_a_layer_at_anoth
 
 def test_a_fast_camera_that_follows_a_person_is_tracked():
     frames = coated(film(pan=2.0), 0)  # 64 px a step: out of reach, while who stays in the picture is easily followed
-    (step, *_) = camera.follow(frames, [0, 3, 6], nothing())
+    (step, *_) = camera.background_steps(frames, [0, 3, 6], nothing())
     assert step is not None
     assert step.dx == pytest.approx(-0.2, abs=0.005)
 
@@ -196,6 +196,6 @@ def test_steps_that_follow_one_another_compose_as_their_matrices_do():
 
 def test_a_step_too_far_to_follow_is_measured_from_frame_to_frame():
     frames = film(pan=2.0)  # 21 px a frame, 64 px a step
-    (step, *_) = camera.follow(frames, [0, 3, 6], nothing())
+    (step, *_) = camera.background_steps(frames, [0, 3, 6], nothing())
     assert step is not None
     assert step.dx == pytest.approx(-0.2, abs=0.005)

@@ -110,7 +110,7 @@ def test_a_checkpoint_for_something_else_is_refused_in_a_sentence(tmp_path):
     ],
 )
 def test_labels_are_read_however_they_are_spelt(label, meaning):
-    assert classifiers.known_labels({0: label}, "x") == {0: meaning}
+    assert classifiers.label_meanings({0: label}, "x") == {0: meaning}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_labels_are_read_however_they_are_spelt(label, meaning):
 )
 def test_every_label_of_the_published_classifiers_has_its_meaning(labels, without):
     named = dict(enumerate(labels.split()))
-    found = classifiers.known_labels(named, "x")
+    found = classifiers.label_meanings(named, "x")
     assert {named[n] for n in set(named) - set(found)} == without
     assert {field for field, _ in found.values()} == {"shot_type"}
     assert {value for _, value in found.values()} == set(classifiers.SHOT_TYPES)
@@ -140,9 +140,11 @@ def test_every_meaning_is_a_word_of_the_captions_schema():
 def test_two_labels_with_one_meaning_add_up_and_those_at_once_do_not():
     meanings = {0: ("shot_type", "long_shot"), 1: ("shot_type", "long_shot"), 2: ("shot_type", "close_up")}
     assert classifiers.answers(np.array([0.3, 0.3, 0.4]), meanings) == [("shot_type", "long_shot", pytest.approx(0.6))]
-    assert classifiers.answers(np.array([0.3, 0.3, 0.4]), meanings, several=True) == [("shot_type", "close_up", 0.4)]
+    assert classifiers.answers(np.array([0.3, 0.3, 0.4]), meanings, multi_label=True) == [
+        ("shot_type", "close_up", 0.4)
+    ]
     camera = {0: ("camera_motion", "the camera pans to the left"), 1: ("camera_motion", "the camera zooms in")}
-    assert classifiers.answers(np.array([0.7, 0.9]), camera, several=True) == [
+    assert classifiers.answers(np.array([0.7, 0.9]), camera, multi_label=True) == [
         ("camera_motion", "the camera zooms in and pans to the left", 0.7)
     ]
-    assert classifiers.answers(np.array([0.3, 0.2]), camera, several=True)[0][2] == 0.3
+    assert classifiers.answers(np.array([0.3, 0.2]), camera, multi_label=True)[0][2] == 0.3

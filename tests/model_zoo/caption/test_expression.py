@@ -12,7 +12,7 @@ from skimage.data import astronaut
 from a2data.media import video
 from model_zoo import cards
 from model_zoo.caption import expression
-from model_zoo.caption.measured import Thing
+from model_zoo.caption.measured import ElementHint
 
 onnx = pytest.importorskip("onnx")
 SCENE = {"subjects": [{"thing": "p", "TYPES": {"type": "Human", "sub_type": "Person"}}]}
@@ -43,12 +43,12 @@ def network(folder: Path, batch: int | str = 1, size: int = 112) -> str:
     return f"expression:{folder / 'brightness.onnx'}"
 
 
-def person_and_face(*boxes: tuple, **attributes: str) -> list[Thing]:
+def person_and_face(*boxes: tuple, **attributes: str) -> list[ElementHint]:
     times = np.linspace(0, 20, len(boxes)).astype(int).tolist()
     head = [tuple(map(float, b)) for b in boxes]
     return [
-        Thing("p", "human", "person", "", times, [(100.0, 20.0, 220.0, 180.0)] * len(times), {}),
-        Thing("p/face", "face", "face", "p", times, head, attributes),
+        ElementHint("p", "human", "person", "", times, [(100.0, 20.0, 220.0, 180.0)] * len(times), {}),
+        ElementHint("p/face", "face", "face", "p", times, head, attributes),
     ]
 
 
@@ -72,7 +72,7 @@ def test_a_face_that_changes_is_told_with_both_expressions(tmp_path):
     frames[11:] = 220
     ((_, value, sure),) = expert(frames, 15.0, person_and_face(*[HEAD] * 6), SCENE)
     assert value == "sad, then happy"
-    assert sure > expression.CHANGED
+    assert sure > expression.MIN_CHANGE_PROBABILITY
 
 
 def test_nothing_is_said_of_a_person_without_a_face_or_with_one_too_small_or_turned(tmp_path):
@@ -158,8 +158,8 @@ def test_real_faces_have_their_eyes_where_the_network_expects_them(corpus):
 
 
 def smile(frame: np.ndarray, head: tuple[float, float, float, float]) -> list[tuple[str, str, float]]:
-    face = Thing("f", "face", "face", "p", [0], [head], {})
-    person = Thing("p", "human", "person", "", [0], [head], {})
+    face = ElementHint("f", "face", "face", "p", [0], [head], {})
+    person = ElementHint("p", "human", "person", "", [0], [head], {})
     expert = mediapipe_networks.network("builtin-expression")
     return expert(frame[None], 15.0, [person, face], SCENE)
 

@@ -4,14 +4,14 @@ import pytest
 
 from model_zoo.caption import measured
 from model_zoo.caption.camera import Step
-from model_zoo.caption.measured import Thing
+from model_zoo.caption.measured import ElementHint
 
 STILL = np.full((31, 180, 320, 3), 120, np.uint8)
 
 
-def thing(id: str, kind: str, *boxes: tuple, parent: str = "", label: str = "", **attributes: str) -> Thing:
+def thing(id: str, kind: str, *boxes: tuple, parent: str = "", label: str = "", **attributes: str) -> ElementHint:
     frames = np.linspace(0, 30, len(boxes)).astype(int).tolist()
-    return Thing(id, kind, label, parent, frames, [tuple(map(float, b)) for b in boxes], attributes)
+    return ElementHint(id, kind, label, parent, frames, [tuple(map(float, b)) for b in boxes], attributes)
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ def test_a_body_that_ends_above_the_border_is_whole_unless_a_table_hides_it():
 
 
 def test_a_person_without_a_face_is_framed_by_what_the_border_cuts_off():
-    assert measured.by_person(thing("p", "human", (100, 20, 160, 170)), 180, 320) == "full_shot"
-    assert measured.by_person(thing("p", "human", (100, 90, 130, 170)), 180, 320) == "long_shot"
-    assert measured.by_person(thing("p", "human", (100, 20, 200, 180)), 180, 320) == "medium_shot"
-    assert measured.by_person(thing("p", "human", (20, 20, 300, 180)), 180, 320) == "close_up"
-    assert measured.by_person(thing("p", "human", (20, 0, 300, 180)), 180, 320) == "extreme_close_up"
+    assert measured.shot_type_by_person(thing("p", "human", (100, 20, 160, 170)), 180, 320) == "full_shot"
+    assert measured.shot_type_by_person(thing("p", "human", (100, 90, 130, 170)), 180, 320) == "long_shot"
+    assert measured.shot_type_by_person(thing("p", "human", (100, 20, 200, 180)), 180, 320) == "medium_shot"
+    assert measured.shot_type_by_person(thing("p", "human", (20, 20, 300, 180)), 180, 320) == "close_up"
+    assert measured.shot_type_by_person(thing("p", "human", (20, 0, 300, 180)), 180, 320) == "extreme_close_up"
 
 
 def test_the_view_follows_from_the_yaw_and_a_missing_face_is_only_a_weak_sign():
     person = thing("p", "human", (100, 20, 200, 180))
 
-    def views(*things: Thing) -> dict[str, tuple]:
+    def views(*things: ElementHint) -> dict[str, tuple]:
         return {field: (value, sure) for field, value, sure in measured.shot(STILL, 15.0, things, {})}
 
     front = views(person, thing("f", "face", (130, 30, 160, 70), parent="p", yaw="-0.1"))
@@ -105,7 +105,7 @@ def test_a_still_thing_at_the_border_does_not_move_when_the_camera_zooms():
 def test_a_person_gestures_when_the_picture_changes_below_the_face():
     person, face = thing("p", "human", (100, 20, 200, 180)), thing("f", "face", (130, 30, 160, 70), parent="p")
 
-    def action(frames: np.ndarray, *things: Thing) -> str:
+    def action(frames: np.ndarray, *things: ElementHint) -> str:
         return measured.scene(frames, 15.0, things)["subjects"][0]["action"]
 
     hands, head = STILL.copy(), STILL.copy()
@@ -149,7 +149,7 @@ def test_a_body_that_only_shifts_does_not_gesture():
         frames[n, 60:180, 80 + 2 * (n % 2) : 240 + 2 * (n % 2)] = cloth[..., None]
     person = thing("p", "human", (80, 0, 240, 180), (80, 0, 240, 180))
     face = thing("p/face", "face", (140, 10, 180, 60), (140, 10, 180, 60), parent="p")
-    whole, limbs = measured.unrest(frames, list(range(0, 31, 5)), person, face)
-    assert whole > measured.FIDGETS
-    assert limbs < measured.GESTURES
+    whole, limbs = measured.pixel_change(frames, list(range(0, 31, 5)), person, face)
+    assert whole > measured.MAX_STILL_CHANGE
+    assert limbs < measured.MIN_GESTURE_CHANGE
     assert measured.action(person, (0, 0, 0), [face], frames, list(range(0, 31, 5))) == "sways gently"

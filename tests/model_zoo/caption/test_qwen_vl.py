@@ -50,9 +50,9 @@ def test_a_clip_is_captioned_the_same_each_time_and_apart_from_others(tiny, monk
 def test_the_network_sees_the_frames_at_their_aspect_ratio_and_all_of_them(tiny, shape):
     processor = transformers.AutoProcessor.from_pretrained(tiny, local_files_only=True)
     frames = np.zeros((20, *shape, 3), np.uint8)
-    _, high, wide = qwen_vl.prepared(processor, question(frames))["video_grid_thw"][0].tolist()
+    _, high, wide = qwen_vl.prepare_inputs(processor, question(frames))["video_grid_thw"][0].tolist()
     assert abs(np.log(wide / high) - np.log(shape[1] / shape[0])) < 0.3  # patches are coarse
-    assert qwen_vl.prepared(processor, question(frames))["video_grid_thw"][0][0] == schema.FRAMES // 2
+    assert qwen_vl.prepare_inputs(processor, question(frames))["video_grid_thw"][0][0] == schema.FRAMES // 2
 
 
 @pytest.mark.parametrize(("frames", "fps"), [(300, 30.0), (75, 15.0), (20, 24.0), (3, 15.0), (45_000, 30.0)])
@@ -60,9 +60,9 @@ def test_a_clip_is_sampled_as_the_authors_sample_videos(frames, fps):
     processor = transformers.Qwen3VLVideoProcessor()
     about = transformers.video_utils.VideoMetadata(total_num_frames=frames, fps=fps)
     at = np.unique(processor.sample_frames(about))
-    assert qwen_vl.sampled(frames, fps) == len(at)
+    assert qwen_vl.num_sampled_frames(frames, fps) == len(at)
     shown = schema.frames_part(
-        np.zeros((min(frames, 300), 4, 4, 3), np.uint8), fps, qwen_vl.sampled(min(frames, 300), fps)
+        np.zeros((min(frames, 300), 4, 4, 3), np.uint8), fps, qwen_vl.num_sampled_frames(min(frames, 300), fps)
     )
     assert frames > 300 or np.rint(np.array(shown["seconds"]) * fps).tolist() == at.tolist()
 
@@ -71,8 +71,8 @@ def test_skycaptioner_sees_the_patches_and_seconds_of_its_training(tmp_path):
     build("qwen2.5", tmp_path)
     processor = transformers.AutoProcessor.from_pretrained(tmp_path, local_files_only=True)
     processor.video_processor = transformers.Qwen2VLVideoProcessor()
-    content = [trained.shown(FRAMES), {"type": "text", "text": "what is this"}]
-    inputs = qwen_vl.prepared(processor, [{"role": "user", "content": content}])
+    content = [trained.frames_part(FRAMES), {"type": "text", "text": "what is this"}]
+    inputs = qwen_vl.prepare_inputs(processor, [{"role": "user", "content": content}])
     # 16 frames in pairs, 420 x 364 px (the multiples of 28 next to 420 x 360) in patches of 14
     assert inputs["video_grid_thw"].tolist() == [[8, 30, 26]]
     assert [float(s) for s in inputs["second_per_grid_ts"]] == [1.0]
@@ -84,7 +84,7 @@ def test_a_picture_drawn_on_the_left_is_on_the_left_of_the_patches(tiny):
     processor = transformers.AutoProcessor.from_pretrained(tiny, local_files_only=True)
     frames = np.zeros((4, 64, 128, 3), np.uint8)
     frames[:, :, :64] = 255
-    inputs = qwen_vl.prepared(processor, question(frames))
+    inputs = qwen_vl.prepare_inputs(processor, question(frames))
     _, high, wide = inputs["video_grid_thw"][0].tolist()
     light = inputs["pixel_values_videos"].mean(1).reshape(-1, high // 2, wide // 2, 2, 2)  # merged two by two
     light = light.transpose(-3, -2).reshape(-1, high, wide)
@@ -104,7 +104,7 @@ def test_a_network_that_was_taught_a_caption_says_it(tmp_path, monkeypatch):
     monkeypatch.setattr(schema, "request", lambda: "What is this?")  # quick to learn
     network, processor = build("qwen2.5", tmp_path)
     content = [{"type": "text", "text": schema.request()}, schema.frames_part(FRAMES[:4], 10.0)]
-    inputs = qwen_vl.prepared(processor, [{"role": "user", "content": content}])
+    inputs = qwen_vl.prepare_inputs(processor, [{"role": "user", "content": content}])
     teach(network, processor, inputs)
     network.eval().save_pretrained(tmp_path)
 

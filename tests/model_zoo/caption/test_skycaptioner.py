@@ -64,7 +64,7 @@ def test_of_a_sport_only_who_acts_or_wears_something_is_a_person(action, appeara
 
 @pytest.mark.parametrize("count", [1, 5, 16, 41, 120])
 def test_it_sees_16_squeezed_frames_at_the_places_of_the_training_with_two_a_second(count):
-    shown = skycaptioner.shown(film(count))
+    shown = skycaptioner.frames_part(film(count))
     # the authors': round(i (n - 1) / 16), which never reaches the last frame
     at = [int(np.round((count - 1) / 16 * i)) for i in range(16)]
     assert shown["frames"].shape == (16, 420, 360, 3)

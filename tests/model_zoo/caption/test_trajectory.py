@@ -3,24 +3,26 @@ import pytest
 
 from model_zoo.caption import trajectory
 from model_zoo.caption.camera import Step
-from model_zoo.caption.measured import Thing, scene, subjects_of
+from model_zoo.caption.measured import ElementHint, scene, subjects_of
 
 STILL = np.full((31, 180, 320, 3), 120, np.uint8)
 HEIGHT, WIDTH, FPS = 180, 320, 15.0
 
 
-def person(*boxes: tuple, kind: str = "human") -> Thing:
+def person(*boxes: tuple, kind: str = "human") -> ElementHint:
     """A person in evenly spaced boxes over two seconds; between two boxes, in the middle of both."""
     between = np.linspace(0, len(boxes) - 1, 11)
     columns = np.array(boxes, float).T
     tracked = np.array([np.interp(between, range(len(boxes)), column) for column in columns]).T
-    return Thing("p", kind, "person", "", np.linspace(0, 30, 11).astype(int).tolist(), [tuple(b) for b in tracked], {})
+    return ElementHint(
+        "p", kind, "person", "", np.linspace(0, 30, 11).astype(int).tolist(), [tuple(b) for b in tracked], {}
+    )
 
 
-def said(thing: Thing, steps: list[Step | None] | None = None) -> str:
+def said(thing: ElementHint, steps: list[Step | None] | None = None) -> str:
     chosen = list(range(0, 33, 3))
     found = trajectory.path(thing, chosen, steps or [Step(0, 0, 0, 0)] * 10, HEIGHT, WIDTH)
-    return trajectory.said(thing, found, FPS, HEIGHT, WIDTH)
+    return trajectory.describe_motion(thing, found, FPS, HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +66,13 @@ def test_who_stands_at_the_border_of_a_zoom_or_a_roll_stays():
     zoom = [Step(0.0, 0.0, 0.05, 0.0)] * 10
     track = [tuple((box * np.exp(0.05 * k) + (160, 90, 160, 90))[0]) for k in range(11)]
     assert track[-1] == pytest.approx(tuple(later[0]))
-    still = Thing("p", "human", "person", "", list(range(0, 33, 3)), track, {})
+    still = ElementHint("p", "human", "person", "", list(range(0, 33, 3)), track, {})
     assert said(still, zoom) == ""
     angle = np.radians(np.arange(11) * 4)
     x, y = 160 + 100 * np.cos(angle), 90 + 100 * np.sin(angle)
     turned = [(a - 10, b - 20, a + 10, b + 20) for a, b in zip(x, y, strict=True)]
     roll = [Step(0.0, 0.0, 0.0, 4.0)] * 10
-    assert said(Thing("p", "human", "person", "", list(range(0, 33, 3)), turned, {}), roll) == ""
+    assert said(ElementHint("p", "human", "person", "", list(range(0, 33, 3)), turned, {}), roll) == ""
 
 
 def test_one_outlier_box_is_not_a_trajectory():
@@ -78,12 +80,12 @@ def test_one_outlier_box_is_not_a_trajectory():
     for slipped in (0, 5, 10):
         track = list(boxes)
         track[slipped] = (200.0, 60.0, 240.0, 160.0)
-        assert said(Thing("p", "human", "person", "", list(range(0, 33, 3)), track, {})) == ""
+        assert said(ElementHint("p", "human", "person", "", list(range(0, 33, 3)), track, {})) == ""
 
 
 def test_the_expert_answers_for_the_subject_who_goes_and_not_for_the_one_who_stays():
     goes = person((20, 60, 60, 160), (260, 60, 300, 160))
-    stays = Thing("q", "human", "person", "", [0, 30], [(150.0, 10.0, 250.0, 175.0)] * 2, {})
+    stays = ElementHint("q", "human", "person", "", [0, 30], [(150.0, 10.0, 250.0, 175.0)] * 2, {})
     told = scene(STILL, FPS, [goes, stays])
     number = [s["thing"] for s in told["subjects"]].index("p")
     answers = trajectory.trajectories(STILL, FPS, [goes, stays], told)
@@ -92,12 +94,12 @@ def test_the_expert_answers_for_the_subject_who_goes_and_not_for_the_one_who_sta
 
 
 def test_a_face_that_goes_out_of_sight_is_a_weak_sign_of_a_turn():
-    stays = Thing("p", "human", "person", "", list(range(0, 60, 6)), [(100.0, 20.0, 200.0, 175.0)] * 10, {})
-    early = Thing("f", "face", "face", "p", [0, 6, 12, 18], [(130.0, 25.0, 170.0, 70.0)] * 4, {})
+    stays = ElementHint("p", "human", "person", "", list(range(0, 60, 6)), [(100.0, 20.0, 200.0, 175.0)] * 10, {})
+    early = ElementHint("f", "face", "face", "p", [0, 6, 12, 18], [(130.0, 25.0, 170.0, 70.0)] * 4, {})
     late = early._replace(frames=[36, 42, 48, 54])
-    assert trajectory.turns(stays, early, FPS) == "turns away from the camera"
-    assert trajectory.turns(stays, late, FPS) == "turns to the camera"
-    assert trajectory.turns(stays, early._replace(frames=[0, 18, 36, 54]), FPS) == ""
+    assert trajectory.turn_action(stays, early, FPS) == "turns away from the camera"
+    assert trajectory.turn_action(stays, late, FPS) == "turns to the camera"
+    assert trajectory.turn_action(stays, early._replace(frames=[0, 18, 36, 54]), FPS) == ""
     frames = np.full((60, 180, 320, 3), 120, np.uint8)
     told = {"subjects": [{"thing": "p"}]}
     assert trajectory.trajectories(frames, FPS, [stays, early], told) == [
@@ -106,7 +108,9 @@ def test_a_face_that_goes_out_of_sight_is_a_weak_sign_of_a_turn():
 
 
 def test_subjects_of_a_captioner_that_knows_no_things_are_told_by_their_sides():
-    left, right = (Thing(i, "human", "", "", [0], [(x, 0.0, x + 40, 99.0)], {}) for i, x in (("l", 20.0), ("r", 240.0)))
+    left, right = (
+        ElementHint(i, "human", "", "", [0], [(x, 0.0, x + 40, 99.0)], {}) for i, x in (("l", 20.0), ("r", 240.0))
+    )
 
     def human(position: str) -> dict:
         return {"TYPES": {"type": "Human", "sub_type": "Woman"}, "position": position}

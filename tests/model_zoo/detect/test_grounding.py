@@ -68,7 +68,7 @@ def test_a_batch_is_its_frames_one_by_one(folder, everything, monkeypatch):
 
 def test_the_phrases_are_the_text_that_the_processor_itself_makes_of_them(folder):
     processor = transformers.AutoProcessor.from_pretrained(folder)
-    tokens, spans = grounding.encoded(processor.tokenizer, ["Red cup", "dog", "bottle"], 32)
+    tokens, spans = grounding.encode_phrases(processor.tokenizer, ["Red cup", "dog", "bottle"], 32)
     own = processor(images=FRAMES[0], text=[["Red cup", "dog", "bottle"]], return_tensors="pt")
     assert own["input_ids"].tolist() == [tokens["input_ids"]]
     assert own["token_type_ids"].tolist() == [tokens["token_type_ids"]]

@@ -2,7 +2,14 @@ import cv2
 import numpy as np
 import pytest
 
-from model_zoo.detect.mask_confidence import agreement, apart, apart_in_colour, edge, mask_confidence, on_edge
+from model_zoo.detect.mask_confidence import (
+    agreement,
+    colour_contrast,
+    edge,
+    mask_confidence,
+    on_edge,
+    separated_fraction,
+)
 
 SHAPE = (90, 160)
 NOISE = np.random.default_rng(0)
@@ -57,8 +64,8 @@ def test_an_outline_through_one_colour_lies_on_no_edge():
 
 def test_masks_near_one_another_are_trusted_less_and_those_of_other_frames_are_near_nothing():
     mine, beside, far = disk(50), disk(92), disk(140)
-    assert apart(mine, []) == apart(mine, [far]) == 1.0
-    assert 0.5 < apart(mine, [beside]) < 0.95
+    assert separated_fraction(mine, []) == separated_fraction(mine, [far]) == 1.0
+    assert 0.5 < separated_fraction(mine, [beside]) < 0.95
     frames, masks = moving()
     track = list(enumerate(masks))
     there = mask_confidence(frames, [track, [(2, disk(92))]])[0]
@@ -68,10 +75,10 @@ def test_masks_near_one_another_are_trusted_less_and_those_of_other_frames_are_n
 
 
 def test_a_coat_of_the_colour_of_the_wall_is_not_to_be_told_from_it():
-    assert apart_in_colour(WALL, disk(60)) < 0.5
+    assert colour_contrast(WALL, disk(60)) < 0.5
     red = WALL.copy()
     red[disk(60)] = (220, 20, 20)
-    assert apart_in_colour(red, disk(60)) == pytest.approx(1.0, abs=0.02)
+    assert colour_contrast(red, disk(60)) == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_mask_of_nothing_is_not_trusted():

@@ -41,5 +41,5 @@ def test_the_largest_piece_is_kept_without_holes():
     solid = mask.copy()
     mask[60:66, 90:96] = False
     mask[5:9, 5:9] = True
-    assert np.array_equal(head_outline.whole(mask), solid)
-    assert not head_outline.whole(np.zeros(SHAPE, bool)).any()
+    assert np.array_equal(head_outline.largest_filled(mask), solid)
+    assert not head_outline.largest_filled(np.zeros(SHAPE, bool)).any()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_zoo import cards
-from model_zoo.faces.retinaface import anchors, decoded, detections, forward, load, network
+from model_zoo.faces.retinaface import anchors, decode, detections, forward, load, network
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_what_is_said_of_an_anchor_leads_to_the_known_box_and_points():
     middle, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
     told = np.concatenate([(middle - (x, y)) / (0.1 * side), np.log(size / side) / 0.2])
     five = (points - (x, y)) / (0.1 * side)
-    found, landmarks = decoded(places[37:38], told[None], five.reshape(1, 10))
+    found, landmarks = decode(places[37:38], told[None], five.reshape(1, 10))
     assert found[0] == pytest.approx(box, abs=1e-3)
     assert landmarks[0] == pytest.approx(points, abs=1e-3)
 

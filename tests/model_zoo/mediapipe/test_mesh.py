@@ -16,7 +16,7 @@ def test_the_mesh_of_a_photograph_is_where_mediapipe_finds_it():
     run = mediapipe_networks.network("mediapipe-face-mesh")
     box, eyes = np.array([173.7, 67.8, 277.6, 171.7]), np.array([[202.8, 103.5], [248.0, 105.9]])
 
-    found = mesh.look(run, astronaut(), box, eyes)
+    found = mesh.run_mesh(run, astronaut(), box, eyes)
 
     assert found.score > 0.99
     assert np.linalg.norm(found.points[list(GOLDEN), :2] - list(GOLDEN.values()), axis=1).max() < 2.5
@@ -25,7 +25,7 @@ def test_the_mesh_of_a_photograph_is_where_mediapipe_finds_it():
 
 def test_where_there_is_no_face_the_score_is_low():
     run = mediapipe_networks.network("mediapipe-face-mesh")
-    flag = mesh.look(run, astronaut(), np.array([360.0, 380, 460, 480]), np.array([[380.0, 420], [440, 420]]))
+    flag = mesh.run_mesh(run, astronaut(), np.array([360.0, 380, 460, 480]), np.array([[380.0, 420], [440, 420]]))
     assert flag.score < 0.5
 
 
@@ -37,4 +37,4 @@ def test_a_smile_lifts_the_corners_of_the_mouth_however_the_head_is_turned(turn)
     points[mesh.MOUTH[0], :2], points[mesh.MOUTH[1], :2] = (40, 102), (100, 102)
     c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
     points[:, :2] = points[:, :2] @ np.float32([[c, s], [-s, c]])
-    assert mesh.lift(points) == pytest.approx(0.08, abs=1e-5)
+    assert mesh.smile_lift(points) == pytest.approx(0.08, abs=1e-5)

@@ -16,7 +16,7 @@ def body(x, y, side=60.0):
 
 
 def detection(x, y, score):
-    return ssd.Found(
+    return ssd.BoxDetection(
         score, np.array([x - 5, y - 5, x + 5, y + 5.0]), np.array([[x, y + 20], [x, y - 20], [x, y], [x, y]])
     )
 
@@ -34,9 +34,9 @@ def scene(monkeypatch):
             ]
             return body(*near[0]) if near else body(0, 0)._replace(score=0.1)
 
-        monkeypatch.setattr(pose, "look", look)
-        monkeypatch.setattr(people, "found", lambda run, frame: ([], [detection(*f) for f in found[frame[0, 0, 0]]]))
-        return people.follow(Networks(None, None, None), frames)
+        monkeypatch.setattr(pose, "run_pose", look)
+        monkeypatch.setattr(people, "detect", lambda run, frame: ([], [detection(*f) for f in found[frame[0, 0, 0]]]))
+        return people.track_people(Networks(None, None, None), frames)
 
     return make
 
@@ -69,7 +69,7 @@ def test_two_detections_of_one_body_are_one_person(scene):
 
 
 def test_the_body_of_an_upright_face_is_below_it():
-    face = ssd.Found(0.9, np.array([90.0, 40, 110, 60]), np.array([[95.0, 45], [105, 45], [100, 50], [100, 55]]))
+    face = ssd.BoxDetection(0.9, np.array([90.0, 40, 110, 60]), np.array([[95.0, 45], [105, 45], [100, 50], [100, 55]]))
     region = people.region_of_face(face)
     assert region.centre == (100.0, 50 + people.HIPS_BELOW * 20)
     assert region.angle == 0

@@ -4,7 +4,7 @@ import numpy as np
 from skimage.data import astronaut
 
 from model_zoo.mediapipe import pose, ssd
-from model_zoo.mediapipe.network import moved, square, unwarped
+from model_zoo.mediapipe.network import crop_square, to_frame, warp_to_frame
 
 # of mediapipe 0.10.21, Pose(static_image_mode=True, model_complexity=1, enable_segmentation=True)
 NOSE_TO_SHOULDERS = [
@@ -28,7 +28,7 @@ def test_the_body_of_a_photograph_is_where_mediapipe_finds_it():
     frame = astronaut()
 
     (found,) = ssd.detect(detect, frame, (256, 256), 512, ssd.POSES, 0.5)
-    seen = pose.look(body, frame, pose.region_of(found))
+    seen = pose.run_pose(body, frame, pose.region_of(found))
 
     assert seen.score > 0.95
     assert np.linalg.norm(seen.points[:13] - NOSE_TO_SHOULDERS, axis=1).max() < 2
@@ -39,20 +39,22 @@ def test_the_body_of_a_photograph_is_where_mediapipe_finds_it():
 
 
 def test_the_square_of_a_body_is_upright_along_the_line_from_the_hips_to_the_top():
-    region = pose.between(np.array([100.0, 200.0]), np.array([100.0, 160.0]))
+    region = pose.region_between(np.array([100.0, 200.0]), np.array([100.0, 160.0]))
     assert region == ((100.0, 200.0), 100.0, 0.0)  # 2 x 1.25 x 40
-    assert np.isclose(pose.between(np.array([0.0, 0.0]), np.array([10.0, 0.0])).angle, np.pi / 2)  # lies to the right
+    assert np.isclose(
+        pose.region_between(np.array([0.0, 0.0]), np.array([10.0, 0.0])).angle, np.pi / 2
+    )  # lies to the right
 
 
 def test_a_turned_square_and_its_map_agree():
     frame = np.zeros((80, 100, 3), np.uint8)
     frame[28:33, 58:63] = 255
 
-    crop, back = square(frame, (50.0, 40.0), 64.0, 0.6, 64)
+    crop, back = crop_square(frame, (50.0, 40.0), 64.0, 0.6, 64)
 
     spot = np.argwhere(crop[..., 0] > 127)[:, ::-1].mean(0)
-    assert np.abs(moved(spot[None], back)[0] - [60, 30]).max() < 0.5
-    again = unwarped(crop[..., 0].astype(np.float32), back, (80, 100))
+    assert np.abs(to_frame(spot[None], back)[0] - [60, 30]).max() < 0.5
+    again = warp_to_frame(crop[..., 0].astype(np.float32), back, (80, 100))
     assert np.abs(np.argwhere(again > 127).mean(0) - [30, 60]).max() < 0.5
 
 
@@ -63,7 +65,7 @@ def test_a_landmark_moves_to_the_middle_of_a_sure_heatmap_and_stays_otherwise():
     values = np.tile([31 * 4 + 1.0, 19 * 4 + 1.0, 0, 0, 0], (3, 1))
     values[2, 0] = -50.0  # outside
 
-    out = pose.refined(values, heat)
+    out = pose.refine_landmarks(values, heat)
 
     assert np.allclose(out[0, :2], [31.5 * 4, 20 * 4])
     assert np.array_equal(out[1:], values[1:])

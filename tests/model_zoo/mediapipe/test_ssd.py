@@ -31,9 +31,9 @@ def test_offsets_are_pixels_from_the_anchor():
 
 def test_boxes_that_overlap_the_best_are_averaged_into_it_by_score():
     def box(x, score):
-        return ssd.Found(score, np.array([x, 0, x + 10, 10.0]), np.array([[x, 5.0]]))
+        return ssd.BoxDetection(score, np.array([x, 0, x + 10, 10.0]), np.array([[x, 5.0]]))
 
-    best, alone = ssd.merged([box(3, 0.3), box(0, 0.9), box(40, 0.5)])
+    best, alone = ssd.weighted_nms([box(3, 0.3), box(0, 0.9), box(40, 0.5)])
 
     assert (best.score, alone.score) == (0.9, 0.5)
     assert np.isclose(best.box[0], 0.75)  # 0.9 of 0 and 0.3 of 3
@@ -53,8 +53,8 @@ def test_the_face_of_a_photograph_is_where_mediapipe_finds_it():
 
 
 def test_the_detectors_see_a_wide_frame_whole_and_in_parts():
-    assert ssd.squares(100, 100) == [((50.0, 50.0), 100.0)]
-    whole, *parts = ssd.squares(360, 640)
+    assert ssd.detection_squares(100, 100) == [((50.0, 50.0), 100.0)]
+    whole, *parts = ssd.detection_squares(360, 640)
     assert whole == ((320.0, 180.0), 640.0)
     assert [centre for centre, _ in parts] == [(180.0, 180.0), (320.0, 180.0), (460.0, 180.0)]
-    assert ssd.squares(640, 360)[1:] == [((180.0, y), 360.0) for y in (180.0, 320.0, 460.0)]
+    assert ssd.detection_squares(640, 360)[1:] == [((180.0, y), 360.0) for y in (180.0, 320.0, 460.0)]

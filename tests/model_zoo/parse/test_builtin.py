@@ -140,7 +140,7 @@ def test_a_bare_chest_is_not_called_clothes():
 
 def test_a_portrait_is_parsed_by_the_networks_and_what_has_no_face_is_not():
     parse_portrait, picture = mediapipe_networks.network("builtin-parse"), astronaut()
-    ((person,),) = people.follow(people.load(), [picture])
+    ((person,),) = people.track_people(people.load(), [picture])
     mask = person.mask(*picture.shape[:2]) > 0.5
     parts = parse_portrait(picture, mask, (160.0, 20.0, 290.0, 195.0))
     assert parts["face"][110, 225]  # the nose

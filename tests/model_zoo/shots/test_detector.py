@@ -130,7 +130,7 @@ def test_memory_does_not_grow_with_the_video():
     for number in range(700):
         detector.add(frames[number % 100])
         assert len(detector._grey) <= shots.MAX_RAMP * 2
-        assert len(detector._blank) + len(detector._cuts) + len(detector._gradual) <= shots.MAX_RAMP * 4
+        assert len(detector._blank) + len(detector._cuts) + len(detector._gradual_frames) <= shots.MAX_RAMP * 4
 
 
 class Echo:

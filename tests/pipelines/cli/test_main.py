@@ -24,7 +24,7 @@ from stages.caption.stage import Caption
 from stages.match import Match
 
 NAMES = [stage.name() for stage in triplets()]
-CREW = ["--in-process", "--quiet"]
+IN_PROCESS = ["--in-process", "--quiet"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def done(tmp_path_factory) -> Path:
     film(folder / "my videos" / "Été à la mer.mp4", 1)
     film(folder / "my videos" / "b [2].mp4", 2)
     (folder / "my videos" / "no video.mp4").write_bytes(b"not a video at all" * 100)
-    assert cli.main(["run", str(folder / "my videos"), "--work", str(folder / "work"), *CREW, *QUICK]) == 0
+    assert cli.main(["run", str(folder / "my videos"), "--work", str(folder / "work"), *IN_PROCESS, *QUICK]) == 0
     return folder
 
 
@@ -48,7 +48,7 @@ def folder(done, tmp_path) -> Path:
 
 
 def run(folder: Path, *more: str) -> int:
-    return cli.main(["run", "--work", str(folder / "work"), *CREW, *more])
+    return cli.main(["run", "--work", str(folder / "work"), *IN_PROCESS, *more])
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -98,12 +98,12 @@ def test_a_new_video_goes_to_a_new_shard_and_leaves_the_others_alone(folder):
 
 @pytest.mark.parametrize("stage", NAMES)
 def test_a_stage_alone_finds_its_work_done(done, capsys, stage):
-    assert cli.main([stage, str(done / "work"), *CREW]) == 0
+    assert cli.main([stage, str(done / "work"), *IN_PROCESS]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "0 jobs done"
 
 
 def test_a_flag_of_a_stage_is_remembered(folder, capsys):
-    assert cli.main(["select", str(folder / "work"), "--max-motion", "0.0", *CREW]) == 0
+    assert cli.main(["select", str(folder / "work"), "--max-motion", "0.0", *IN_PROCESS]) == 0
     assert "2 jobs done" in capsys.readouterr().out
     assert cli.main(["plan", str(folder / "work")]) == 0
     assert "detect             2 of 2 jobs   2 x input changed" in capsys.readouterr().out
@@ -191,7 +191,7 @@ def test_what_failed_once_is_made_good_by_a_retry(folder, capsys, monkeypatch):
     monkeypatch.undo()
     assert run(folder) == 1
     assert "3 failed" in capsys.readouterr().err  # a failure is a result until a retry is requested
-    assert cli.main(["retry", str(work), "--stage", "match", *CREW]) == 0
+    assert cli.main(["retry", str(work), "--stage", "match", *IN_PROCESS]) == 0
     assert "2 triplets" in capsys.readouterr().out
     assert [name for n in (0, 1) for name in Store(work).footer("match", n).failed] == []
 
@@ -207,7 +207,7 @@ def test_a_file_that_was_repaired_is_a_new_video_for_the_next_run(tmp_path, caps
     )
     film(path, 4)
 
-    assert cli.main(["retry", str(tmp_path / "work"), *CREW]) == 1
+    assert cli.main(["retry", str(tmp_path / "work"), *IN_PROCESS]) == 1
     assert "broken.mp4 has changed since it failed" in capsys.readouterr().err
     assert (store.shards("ingest"), store.footer("ingest", 0).rows) == ([0], 0)
     assert run(tmp_path, str(path)) == 0
@@ -327,7 +327,7 @@ def test_a_run_stopped_by_sigterm_ends_its_workers_and_is_resumed(tmp_path):
             break
         time.sleep(0.05)
     assert not alive(driver.pid)
-    assert cli.main(["run", *words, *CREW]) == 0
+    assert cli.main(["run", *words, *IN_PROCESS]) == 0
 
 
 def test_a_quiet_run_prints_only_its_result(done, capsys):
@@ -434,7 +434,7 @@ def test_the_commands_are_these(capsys):
 def test_an_estimate_runs_a_sample_that_a_run_continues_from(done, tmp_path, capsys):
     shutil.copytree(done / "my videos", tmp_path / "my videos")
     film(tmp_path / "my videos" / "c.mp4", 3)
-    flags = ["--work", str(tmp_path / "work"), *CREW, *QUICK[:-1], "1"]
+    flags = ["--work", str(tmp_path / "work"), *IN_PROCESS, *QUICK[:-1], "1"]
     assert cli.main(["estimate", str(tmp_path / "my videos"), *flags, "--sample-shards", "2", "--gpu-price", "2"]) == 0
     told = capsys.readouterr().out
     assert "h of video, extrapolated from 2 shards" in told

@@ -50,7 +50,7 @@ def counts(stage):
 @pytest.fixture(scope="module")
 def start(packed, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("start")
-    tiny.save_start(folder, *tiny_training_data(str(packed), HOW))
+    tiny.save_initial_checkpoint(folder, *tiny_training_data(str(packed), HOW))
     return folder
 
 

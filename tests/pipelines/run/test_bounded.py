@@ -1,4 +1,4 @@
-"""A crew whose cluster may be gone: what does not return is given up."""
+"""An executor whose cluster may be gone: what does not return is given up."""
 
 import time
 

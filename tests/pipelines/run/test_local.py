@@ -16,9 +16,9 @@ from pipelines.run.schedule import run
 SHARDS = [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("crew", [InProcessExecutor, ProcessExecutor])
-def test_a_model_that_does_not_load_stops_the_run(store, crew):
-    summary = run([Cut(), Heavy(), Choose(), Join()], store, SHARDS, crew(store))
+@pytest.mark.parametrize("executor", [InProcessExecutor, ProcessExecutor])
+def test_a_model_that_does_not_load_stops_the_run(store, executor):
+    summary = run([Cut(), Heavy(), Choose(), Join()], store, SHARDS, executor(store))
 
     assert set(summary.failed_jobs.values()) == {"loading a model failed: model 'heavy' needs the package 'heavy'"}
     assert len(summary.failed_jobs) == 1  # not one for each shard
@@ -35,11 +35,11 @@ def test_a_child_that_dies_idle_is_replaced(store):
                 child.process.join()
             return done
 
-    summary = run([Cut(), Measure()], store, [0], crew := Unlucky(store))
+    summary = run([Cut(), Measure()], store, [0], executor := Unlucky(store))
 
     assert summary.failed_jobs == {}
     assert store.shards("measure") == [0]
-    assert not crew.busy
+    assert not executor.busy
 
 
 @pytest.mark.parametrize(("setting", "threads"), [(None, 1.0), ("2", 2.0)])
@@ -54,17 +54,17 @@ def test_the_number_of_workers_does_not_set_the_threads_of_networks(store, monke
 
 
 def test_children_end_with_the_run(store):
-    crew = ProcessExecutor(store, 2)
+    executor = ProcessExecutor(store, 2)
     started = []
 
     def interrupt(event, about):
         if event == "look":
-            started.extend(child.process for child in crew.busy)
+            started.extend(child.process for child in executor.busy)
             raise KeyboardInterrupt
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run([Cut(seconds=60.0)], store, SHARDS, crew, interrupt)
+        run([Cut(seconds=60.0)], store, SHARDS, executor, interrupt)
 
     assert len(started) == 2
     assert not any(process.is_alive() for process in started)

@@ -1,4 +1,4 @@
-"""The Ray crew on a real cluster of two nodes on this machine, with logical GPUs."""
+"""The Ray executor on a real cluster of two nodes on this machine, with logical GPUs."""
 
 import logging
 import os
@@ -60,8 +60,8 @@ def test_ray_makes_the_same_as_this_process_does(cluster, store):
     here = digests(store, SHARDS)
     remove_all(store)
 
-    crew = RayExecutor(store, {"cut": 1, "measure": 2}, cpus=0.25)
-    assert run(toy.toy(), store, SHARDS, crew).jobs == 4 * len(SHARDS)
+    executor = RayExecutor(store, {"cut": 1, "measure": 2}, cpus=0.25)
+    assert run(toy.toy(), store, SHARDS, executor).jobs == 4 * len(SHARDS)
     assert digests(store, SHARDS) == here
 
 
@@ -133,9 +133,9 @@ def test_a_unit_that_makes_no_progress_fails_and_a_stopped_worker_is_replaced(cl
         Cut(),
         toy_stuck.Measure("sleep|stop_once", f"{1:015x}0-00000001|{0:015x}1-00000000", str(tmp_path / "stopped")),
     ]
-    crew = TimeoutExecutor(RayExecutor(store, cpus=0.25, timeouts=Timeouts({"measure": 6.0}, 3.0)))
+    executor = TimeoutExecutor(RayExecutor(store, cpus=0.25, timeouts=Timeouts({"measure": 6.0}, 3.0)))
 
-    summary = run([*stages, Choose(), Join()], store, SHARDS, crew)
+    summary = run([*stages, Choose(), Join()], store, SHARDS, executor)
 
     assert not summary.failed_jobs
     assert (tmp_path / "stopped").exists()

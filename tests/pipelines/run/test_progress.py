@@ -19,11 +19,11 @@ SHARDS = [0, 1, 2, 3]
 BAD = [Cut(), Measure(bad="1-00000002"), Choose(most=1.0), Join()]
 
 
-def bars(store, stages, crew) -> tuple[Bars, str]:
+def bars(store, stages, executor) -> tuple[Bars, str]:
     """The bars after a run over a terminal, and the last screen."""
     out = io.StringIO()
     seen = Bars(store, SHARDS, Console(file=out, force_terminal=True, width=120, color_system=None))
-    run(stages, store, SHARDS, crew, seen)
+    run(stages, store, SHARDS, executor, seen)
     return seen, out.getvalue().rsplit("cut ", 1)[1]
 
 

@@ -140,13 +140,13 @@ class LeavingNodes(InProcessExecutor):
     ("losses", "failed"), [(11, set()), (12, {"was in flight on 12 nodes that left: its node left"})]
 )
 def test_a_clip_is_not_blamed_for_nodes_that_leave_unless_there_are_very_many(store, losses, failed):
-    crew = LeavingNodes(store, losses)
+    executor = LeavingNodes(store, losses)
 
-    run(toy.toy(), store, [1], crew)
+    run(toy.toy(), store, [1], executor)
 
     assert {*store.footer("measure", 1).failed.values()} == failed
     assert len(list(store.read("join", 1, Score))) == 6 - len(failed)
-    assert sum(map(bool, crew.skipped)) == len(failed)  # no clip is a suspect that runs alone
+    assert sum(map(bool, executor.skipped)) == len(failed)  # no clip is a suspect that runs alone
 
 
 def test_neighbours_that_look_at_the_same_films_go_together():

@@ -60,7 +60,7 @@ def test_lora_is_trained_over_frozen_weights_whose_bytes_are_those_of_the_estima
 
     real = sum(stored(p.data) for p in network.parameters())
     meta = cost.meta_network(tiny.TRANSFORMERS["appended"])
-    a2_trainable.choose(meta, "lora", settings.lora_rank)
+    a2_trainable.select(meta, "lora", settings.lora_rank)
     assert real == pytest.approx(cost.weight_bytes(meta, settings), rel=0.02)
 
     whole = load_network(folder, "appended").state_dict()
@@ -88,7 +88,7 @@ def test_the_gradient_of_lora_is_that_over_the_rounded_weights(folder):
     gradients = []
     for network, frozen in ((exact, "float32"), (rounded, "bfloat16")):
         torch.manual_seed(3)
-        a2_trainable.choose(network, "lora", 2)
+        a2_trainable.select(network, "lora", 2)
         a2_trainable.cast(network, frozen)
         example = examples.draw_example(sample(), torch.zeros(20, 2, 4, 6), SETTINGS, PLACE.device, "appended")
         examples.loss(network, example, "bfloat16").backward()
@@ -98,7 +98,7 @@ def test_the_gradient_of_lora_is_that_over_the_rounded_weights(folder):
 
 def test_14b_in_bfloat16_takes_20_gb_less_and_in_8_bits_16_more():
     network = cost.meta_network(network_config("14b"))
-    a2_trainable.choose(network, "lora", 16)
+    a2_trainable.select(network, "lora", 16)
     settings = replace(PRESETS["14b"][1], trainable="lora")
     gb = {
         frozen: cost.weight_bytes(network, replace(settings, frozen_dtype=frozen)) / 1e9
@@ -109,7 +109,7 @@ def test_14b_in_bfloat16_takes_20_gb_less_and_in_8_bits_16_more():
     assert gb["bfloat16"] - gb["int8"] == pytest.approx(16.4, abs=0.1)
     assert gb["int8"] == pytest.approx(gb["fp8"], abs=0.01)
     network = cost.meta_network(network_config("14b"))
-    a2_trainable.choose(network, "cross-attention")  # 10.1 billion weights are frozen
+    a2_trainable.select(network, "cross-attention")  # 10.1 billion weights are frozen
     settings = replace(settings, trainable="cross-attention")
     less = cost.weight_bytes(network, settings) - cost.weight_bytes(network, replace(settings, frozen_dtype="bfloat16"))
     assert less / 1e9 == pytest.approx(20.2, abs=0.1)

@@ -170,7 +170,7 @@ def world(tmp_path_factory) -> SimpleNamespace:
     packed = tiny_shards.make(home / "packed", count=4, tars=1)
     stage = Prefer(shards=str(packed), out=str(home / "pairs"), frames=13, kinds="reversed|frozen", grades="3")
     make(stage, 0.25, log=lambda text: None)
-    tiny.save_start(home / "reference", *tiny_training_data(str(packed), HOW))
+    tiny.save_initial_checkpoint(home / "reference", *tiny_training_data(str(packed), HOW))
     return SimpleNamespace(home=home, packed=packed, pairs=str(home / "pairs"), reference=home / "reference")
 
 
@@ -210,7 +210,7 @@ def test_resume_is_bit_identical(world, trained, tmp_path):
 def test_a_later_stage_continues_the_adapters_of_an_earlier_one(world, trained):
     plain = WanTransformer3DModel.from_pretrained(world.reference / "transformer")
     preference.load_adapters(plain, trained / "model")
-    a2_trainable.choose(plain, "lora", 4)
+    a2_trainable.select(plain, "lora", 4)
     saved = load_file(trained / "model/lora/pytorch_lora_weights.safetensors")
     known = {name: p for name, p in plain.named_parameters() if "lora_" in name}
     assert len(known) == len(saved)

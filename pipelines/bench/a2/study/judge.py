@@ -54,7 +54,9 @@ def judge_videos(
         return [{"case": case.id, "slot": slot, "criterion": name, "score": score} for name, score in scores.items()]
 
     with ThreadPoolExecutor(concurrency) as pool:
-        for (case, slot, _), result in zip(requests, pool.map(lambda each: judge_one(*each), requests), strict=True):
+        for (case, slot, _), result in zip(
+            requests, pool.map(lambda request: judge_one(*request), requests), strict=True
+        ):
             if isinstance(result, str):
                 failed[f"{case.id}/{slot}"] = result
             else:

@@ -159,10 +159,10 @@ def write(
     entries: id, prompt, references and videos of each case, see `make`. asked_slots: the slots that the page asks about; ()
     for all.
     """
-    described = {
+    criteria_json = {
         name: {**c._asdict(), "anchors": {str(n): t for n, t in c.anchors.items()}} for name, c in criteria.items()
     }
-    data = {"format": FORMAT, "title": title, "criteria": described, "cases": entries}
+    data = {"format": FORMAT, "title": title, "criteria": criteria_json, "cases": entries}
     if asked_slots:
         data["asked"] = list(asked_slots)
     key["study"] = data["study"] = hashlib.sha256(json.dumps([data, key], sort_keys=True).encode()).hexdigest()[:12]

@@ -183,11 +183,11 @@ def to_text(results: Mapping[str, Any]) -> str:
         for criterion in (*study.CRITERIA, OVERALL):
             cells = [f"{system} {_number(figures[criterion])}" for system, figures in part["means"].items()]
             alpha = part["alpha"].get(criterion, {}).get("ordinal")
-            agree = f"   alpha (ordinal) {alpha:.3f}" if alpha is not None else ""
-            lines.append(f"  {criterion:24} " + "   ".join(cells) + agree)
-        for metric, by in part["correlation"].items():
-            if OVERALL in by:
-                coefficients = by[OVERALL]
+            agreement = f"   alpha (ordinal) {alpha:.3f}" if alpha is not None else ""
+            lines.append(f"  {criterion:24} " + "   ".join(cells) + agreement)
+        for metric, by_criterion in part["correlation"].items():
+            if OVERALL in by_criterion:
+                coefficients = by_criterion[OVERALL]
                 rho, tau, n = (coefficients[name] for name in ("spearman", "kendall", "n"))
                 lines.append(f"  {metric}: rho {rho:+.3f}, tau {tau:+.3f} with overall, n {n}")
     return "\n".join(lines) or "no answers"

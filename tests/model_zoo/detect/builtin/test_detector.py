@@ -8,13 +8,13 @@ from model_zoo.detect.builtin.detector import Figure, body, detect
 from model_zoo.detect.builtin.ledges import ledge, ledges
 from model_zoo.detect.builtin.prints import Head, is_print
 from model_zoo.detect.builtin.things import (
-    completed,
+    complete_masks,
     contrast,
-    goes_with,
     is_on_heads,
     is_person,
-    movers,
+    moves_with_head,
     moving_masks,
+    moving_objects,
     still_masks,
 )
 
@@ -190,7 +190,7 @@ def test_what_is_the_same_wherever_it_was_is_a_hole_in_the_plate():
         picture[40:50, 105 + 20 * t : 125 + 20 * t] = (20, 20, 160)
         if t % 2:
             plate[100:140, 100:140] = (30, 120, 60)  # known to be there in every other picture only
-    (track,) = movers(pictures, [np.eye(3)] * 6, plates, [NOWHERE] * 6, [NOWHERE] * 6)
+    (track,) = moving_objects(pictures, [np.eye(3)] * 6, plates, [NOWHERE] * 6, [NOWHERE] * 6)
     assert all(mask[30:60].any() and not mask[90:].any() for mask in track)
 
 
@@ -290,7 +290,7 @@ def test_an_object_is_tracked_in_front_of_a_person_and_is_not_part_of_them():
         truths.append(thing)
         people.append(person & ~thing)
         usual.append(person)
-    (track,) = movers(pictures, [np.eye(3)] * 7, plates, people, usual)
+    (track,) = moving_objects(pictures, [np.eye(3)] * 7, plates, people, usual)
     assert [mask is not None for mask in track] == [True] * 7
     assert min(overlap(mask, truth) for mask, truth in zip(track, truths, strict=True)) > 0.85
     more = people[6] | (truths[6] & (np.arange(320) < 210))  # a network takes a part of the thing for the person
@@ -306,9 +306,9 @@ def test_a_coat_goes_with_its_head_and_a_case_goes_its_own_way():
     for t in range(5):
         coat[t][110:150, 40 + 30 * t : 80 + 30 * t] = True
         case[t][180:220, 200 - 30 * t : 240 - 30 * t] = True
-    assert goes_with(coat, heads)
-    assert not goes_with(case, heads)
-    assert not goes_with(coat, [None] * 5)
+    assert moves_with_head(coat, heads)
+    assert not moves_with_head(case, heads)
+    assert not moves_with_head(coat, [None] * 5)
 
 
 def test_a_cup_beside_the_elbow_is_not_a_part_of_the_body_and_a_divided_body_keeps_its_lower_half():
@@ -349,10 +349,10 @@ def test_an_object_gets_back_the_parts_that_are_missing_in_its_mask_but_not_its_
         pictures.append(picture)
         truths.append(truth)
         masks.append(truth & (np.arange(320) < x + 30))
-    out = completed(pictures, [np.eye(3)] * 6, masks, [NOWHERE] * 6)
+    out = complete_masks(pictures, [np.eye(3)] * 6, masks, [NOWHERE] * 6)
     assert min(overlap(mask, truth) for mask, truth in zip(out, truths, strict=True)) > 0.9
     person = [truth & ~mask for truth, mask in zip(truths, masks, strict=True)]
-    out = completed(pictures, [np.eye(3)] * 6, masks, person)
+    out = complete_masks(pictures, [np.eye(3)] * 6, masks, person)
     assert not any((mask & body).any() for mask, body in zip(out, person, strict=True))
 
 
@@ -373,7 +373,7 @@ def test_the_cameras_own_motion_is_taken_out_of_the_plate():
     rng = np.random.default_rng(0)
     scene = cv2.GaussianBlur(np.kron(rng.integers(0, 256, (40, 60, 3)), np.ones((8, 8, 1))).astype(np.uint8), (0, 0), 1)
     pictures = [scene[20:260, 10 + 9 * t : 330 + 9 * t].copy() for t in range(7)]
-    found = motion.camera(pictures[0], pictures[3])
+    found = motion.find_homography(pictures[0], pictures[3])
     assert np.abs(found - [[1, 0, -27], [0, 1, 0], [0, 0, 1]]).max() < 0.5
     clean = pictures[2].copy()
     for t, picture in enumerate(pictures):
@@ -398,7 +398,7 @@ def test_the_plate_is_free_of_what_stood_in_the_middle_for_most_of_the_shot():
         picture[120:170, x : x + 45] = (30, 120, 60)
     plate = motion.background_plates(pictures, motion.camera_homographies(pictures))[0]
     assert np.abs(plate.astype(int) - ground).max(2).mean() < 6
-    assert not (motion.difference(plate, ground) > motion.MOVED).any()
+    assert not (motion.difference(plate, ground) > motion.MIN_DIFFERENCE).any()
 
 
 def test_a_face_in_a_photograph_becomes_a_person():

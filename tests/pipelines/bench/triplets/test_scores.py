@@ -144,12 +144,12 @@ def test_a_place_is_empty_where_its_pixels_are_the_plates():
     plate = np.full((90, 160, 3), 120, np.uint8)
     crop, everything = ~square(10), np.ones((90, 160), bool)
     made = {name: ref(mask, "background", box=WHOLE) for name, mask in (("crop", crop), ("frame", everything))}
-    assert pictures.place_figures(here, made["crop"], {}).empty == 1.0
-    assert pictures.place_figures(here, made["frame"], {}).empty == pytest.approx(1 - 1600 / 14400)
+    assert pictures.background_quality(here, made["crop"], {}).empty == 1.0
+    assert pictures.background_quality(here, made["frame"], {}).empty == pytest.approx(1 - 1600 / 14400)
     median = replace(made["frame"], picture=plate)
-    assert pictures.place_figures(here, median, {"p.png": plate}).clean
-    assert not pictures.place_figures(here, replace(median, picture=plate + 100), {"p.png": plate}).clean
-    assert pictures.place_figures(here, made["crop"], {}).score == 1.0
+    assert pictures.background_quality(here, median, {"p.png": plate}).clean
+    assert not pictures.background_quality(here, replace(median, picture=plate + 100), {"p.png": plate}).clean
+    assert pictures.background_quality(here, made["crop"], {}).score == 1.0
 
 
 def test_phrases_are_compared_with_the_truth():
@@ -165,7 +165,7 @@ def test_phrases_are_compared_with_the_truth():
         ("a red bottle", "cup"): (0, 2),
     }
     for (phrase, name), (true, false) in read.items():
-        assert phrases.read(phrase, {"ann": ann, "cup": cup}[name]) == phrases.Reading(true, false), phrase
+        assert phrases.count_claims(phrase, {"ann": ann, "cup": cup}[name]) == phrases.ClaimCounts(true, false), phrase
 
 
 def test_a_phrase_is_wrong_if_it_fits_another_entity_better():
@@ -175,14 +175,16 @@ def test_a_phrase_is_wrong_if_it_fits_another_entity_better():
         sample = Sample("c", phrase, (), "", (), (), np.zeros(0))
         slot = Slot(phrase, 0, len(phrase))
         for one in people:
-            assert phrases.is_right(unit, sample, slot, one) == (right in (one.id, "both")), (phrase, one.id)
+            assert phrases.is_correct(unit, sample, slot, one) == (right in (one.id, "both")), (phrase, one.id)
 
 
 def test_a_truth_with_people_only_does_not_score_objects():
     known = truth()
     right = self_test.oracle(known)
     people = replace(known, films=[replace(f, labelled=["human"]) for f in known.films])
-    swapped = self_test._each_ref(right, lambda r: self_test._to(r, next(iter(right.elements.values()))), ("object",))
+    swapped = self_test._map_references(
+        right, lambda r: self_test._with_source(r, next(iter(right.elements.values()))), ("object",)
+    )
     assert score(people, swapped).headline == 1.0
     assert score(known, swapped).headline < 1.0
 
@@ -221,5 +223,7 @@ def test_a_split_track_lowers_idf1_alone():
 
 def test_hashes_tell_a_frame_from_another():
     a, b = np.random.default_rng(0).integers(0, 255, (2, 18, 24), np.uint8)
-    assert (pairs.dhash(a) != pairs.dhash(np.clip(a.astype(int) + 3, 0, 255).astype(np.uint8))).sum() <= pairs.NEAR
-    assert (pairs.dhash(a) != pairs.dhash(b)).sum() > pairs.NEAR
+    assert (
+        pairs.dhash(a) != pairs.dhash(np.clip(a.astype(int) + 3, 0, 255).astype(np.uint8))
+    ).sum() <= pairs.MAX_HAMMING
+    assert (pairs.dhash(a) != pairs.dhash(b)).sum() > pairs.MAX_HAMMING

@@ -5,13 +5,13 @@ from pipelines.bench.triplets import statistics
 
 
 def test_a_proportion_has_wilsons_interval():
-    score = statistics.share("found", 8, 10)
+    score = statistics.proportion("found", 8, 10)
     assert (score.value, score.right, score.of) == (0.8, 8, 10)
     assert (score.low, score.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Brown, Cai & DasGupta 2001
 
 
 def test_an_unmeasured_score_does_not_have_a_value():
-    score = statistics.share("found", 0, 0)
+    score = statistics.proportion("found", 0, 0)
     assert score.value is None
     assert str(score) == "found: not measured (nothing to measure it on)"
     assert statistics.f_score("F", score, score, 0.5).value is None
