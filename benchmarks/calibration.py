@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from model_zoo import cards
-from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, judge
+from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, estimate_threshold
 from pipelines.films import people as demo_people
 from pipelines.films import places, renderer
 from pipelines.films.people import Person, Shape
@@ -81,7 +81,7 @@ def lines(people: int, takes: int, seed: int) -> list[str]:
         "target FAR  threshold (95 %)            FAR on the test set (95 %)    TAR on the test set",
     ]
     for rate in RATES:
-        found = judge(seen[0], none, seen[1], rate)
+        found = estimate_threshold(seen[0], none, seen[1], rate)
         if not isinstance(found, CalibratedThreshold):
             out.append(f"{rate:<10g}  {found}")
             continue

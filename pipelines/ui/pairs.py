@@ -43,7 +43,7 @@ def filter_pairs(pairs: Sequence[Pair], mark_of: Callable[[Pair], bool | None], 
     if filters.order == "shuffled":
         random.Random(0).shuffle(indices)  # the same order each time, so that one can go on later
     elif filters.order == "nearest to a threshold":
-        indices.sort(key=lambda n: min(map(audit.distance, pairs[n].rules), default=math.inf))
+        indices.sort(key=lambda n: min(map(audit.threshold_distance, pairs[n].rules), default=math.inf))
     return indices
 
 

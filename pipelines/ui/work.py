@@ -79,7 +79,9 @@ class WorkFolder:
 
         A garment without a reference names the face of a person who might wear it: that is not a pair.
         """
-        pairs, total = audit.pairs_of(self.store, [reject for stage, _, reject in self.rejects if stage == "retrieve"])
+        pairs, total = audit.read_pairs(
+            self.store, [reject for stage, _, reject in self.rejects if stage == "retrieve"]
+        )
         alike = [pair for pair in pairs if pair.target.split("/")[1:2] == pair.source.split("/")[1:2]]
         return sorted(alike, key=lambda pair: (pair.target, pair.source)), total - (len(pairs) - len(alike))
 
@@ -101,14 +103,14 @@ class WorkFolder:
         for stage, _, reject in self.rejects:
             reasons.setdefault(reject.key, f"{stage}: {reject.reason}")
         found = []
-        for clip_id, shard in contact_sheets.shards_holding(self.store, "segment").items():
+        for clip_id, shard in contact_sheets.shards_by_clip(self.store, "segment").items():
             fates = [(packed, "in the shards"), (reasons, reasons.get(clip_id, "")), (paired, "paired"), (kept, "kept")]
             fate = next((name for where, name in fates if clip_id in where), "not judged")
             found.append(Row(clip_id, shard, fate, fate))
         return found
 
     def _clip_ids(self, table: str) -> set[str]:
-        return set(contact_sheets.shards_holding(self.store, table))
+        return set(contact_sheets.shards_by_clip(self.store, table))
 
     def rows(self, what: str) -> list[Row]:
         """Return the rows of "Clips", "Elements" or "Rejected"."""
@@ -126,7 +128,9 @@ class WorkFolder:
         """Return key -> picture of some rows as a data: URI: of an element its cut-out, else of its clip a frame."""
         cut_outs = contact_sheets.cut_outs(self.store, self.tables, {(r.shard, r.key) for r in rows if "/" in r.key})
         clips = {(r.shard, r.key.split("/")[0]) for r in rows if r.key not in cut_outs}
-        strips = contact_sheets.strips_of(self.store, clips, stills=1) if clips and self.store.shards("segment") else {}
+        strips = (
+            contact_sheets.clip_strips(self.store, clips, stills=1) if clips and self.store.shards("segment") else {}
+        )
         found = {row.key: strips[clip].stills[0] for row in rows if (clip := row.key.split("/")[0]) in strips}
         return found | {key: cut_out.picture for key, cut_out in cut_outs.items()}
 
