@@ -13,7 +13,7 @@ from a2data.media import coco_rle, images, video
 from a2data.records import Source
 from a2data.store.tables import Store
 from pipelines.corpus.sets import WHOLE, BadEntry, Entry, Region, Subject, count_frames
-from pipelines.imported.records import REFERENCE, TABLE, ImportedClip, Named, Paired, Shown
+from pipelines.imported.records import REFERENCE, TABLE, ImportedClip, ImportedElement, ImportedPair, ImportedPhrase
 from pipelines.imported.stages import is_picture, read_picture
 from pipelines.sources.forgotten import without_forgotten
 from pipelines.sources.manifest import sources
@@ -46,8 +46,8 @@ class ClipDraft:
     end: int
     crop: tuple[float, float, float, float]
     entry: Entry | None = None  # None: it only shows references
-    shown: list[Shown] = field(default_factory=list)
-    named: list[Named] = field(default_factory=list)
+    shown: list[ImportedElement] = field(default_factory=list)
+    named: list[ImportedPhrase] = field(default_factory=list)
     pairs: list[tuple[str, Region, str]] = field(default_factory=list)  # element_id, reference, its kind
 
     @property
@@ -62,7 +62,7 @@ class ClipDraft:
                 return each.element_id
         number = sum(each.kind == kind for each in self.shown)
         element_id = f"{self.clip_id}/{kind}/{number}"
-        self.shown.append(Shown(element_id, kind, label, region.frame, region.box, mask))
+        self.shown.append(ImportedElement(element_id, kind, label, region.frame, region.box, mask))
         return element_id
 
 
@@ -138,19 +138,19 @@ def _add_target(entry: Entry, id_of: dict[str, str], drafts: dict[str, ClipDraft
         start = subject.start if subject.start >= 0 else entry.prompt.lower().find(subject.phrase.lower())
         if subject.phrase and start >= 0:
             span = entry.prompt[start : start + len(subject.phrase)]
-            draft.named.append(Named(element_id, span, start, start + len(span)))
+            draft.named.append(ImportedPhrase(element_id, span, start, start + len(span)))
         draft.pairs += [(element_id, reference, subject.kind) for reference in subject.references]
     drafts[draft.clip_id] = draft
 
 
 def _pairs_by_clip(
     drafts: dict[str, ClipDraft], id_of: dict[str, str], shard_of: dict[str, int]
-) -> dict[str, list[Paired]]:
+) -> dict[str, list[ImportedPair]]:
     """Return the pairs of each clip; clips that only show references are added to the drafts."""
     drafts_by_video: dict[str, list[ClipDraft]] = defaultdict(list)
     for draft in drafts.values():
         drafts_by_video[draft.video_id].append(draft)
-    pairs: dict[str, list[Paired]] = defaultdict(list)
+    pairs: dict[str, list[ImportedPair]] = defaultdict(list)
     for draft in list(drafts.values()):
         for element_id, reference, kind in (pair for pair in draft.pairs if pair[1].path in id_of):
             video_id = id_of[reference.path]
@@ -164,12 +164,12 @@ def _pairs_by_clip(
                 drafts.setdefault(source.clip_id, source)
                 drafts_by_video[video_id].append(source)
             pairs[draft.clip_id].append(
-                Paired(element_id, shard_of[video_id], source.clip_id, source.add(region, kind, kind))
+                ImportedPair(element_id, shard_of[video_id], source.clip_id, source.add(region, kind, kind))
             )
     return pairs
 
 
-def _row(draft: ClipDraft, pairs: list[Paired]) -> ImportedClip:
+def _row(draft: ClipDraft, pairs: list[ImportedPair]) -> ImportedClip:
     return ImportedClip(
         clip_id=draft.clip_id,
         video_id=draft.video_id,

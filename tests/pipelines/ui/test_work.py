@@ -90,7 +90,7 @@ def test_pairs_are_filtered_by_state_kind_mark_and_text_and_ordered():
     marks = {"c/face/0": True, "c/face/1": False}
 
     def found(**by):
-        return filter_pairs(pairs, lambda each: marks.get(each.target), Filters(which="all")._replace(**by))
+        return filter_pairs(pairs, lambda each: marks.get(each.target), Filters(outcome="all")._replace(**by))
 
     assert found() == [0, 1, 2]
     assert (found(which="references"), found(which="rejected"), found(kind="human")) == ([0, 2], [1], [2])
