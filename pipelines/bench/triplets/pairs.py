@@ -98,7 +98,7 @@ def pairing_scores(ground: GroundTruthMatcher, pairs: list[Pair]) -> list[Score]
     for role in sorted({p.ref.role for p in pairs}):
         of = [p for p in pairs if p.ref.role == role]
         scores.append(share(f"pairing, precision: {role}", sum(p.right for p in of), len(of)))
-    hard = sorted({h for u in ground.truth.units for e in ground.truth.wanted[u.key] for h in e.hard_negatives})
+    hard = sorted({h for u in ground.truth.units for e in ground.truth.expected[u.key] for h in e.hard_negatives})
     for name in hard:
         of = [p for p in mine if p.target.entity and name in p.target.entity.hard_negatives]
         scores.append(share(f"pairing, precision: {name}", sum(p.right for p in of), len(of)))
@@ -149,7 +149,7 @@ def entity_scores(ground: GroundTruthMatcher) -> list[Score]:
         real += is_found.entity is not None and is_found.entity.kind in KINDS
         if unit and is_found.id and (is_found.iou is None or is_found.iou >= 0.5):
             found[unit.key].add(is_found.id)
-    wanted = [(u, e) for u in ground.truth.units for e in ground.truth.wanted[u.key]]
+    wanted = [(u, e) for u in ground.truth.units for e in ground.truth.expected[u.key]]
     scores = [share("entities, precision", real, total)]
     scores.append(share("entities, recall", sum(e.id in found[u.key] for u, e in wanted), len(wanted)))
     for name, low, high in SIZES:

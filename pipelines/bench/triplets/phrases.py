@@ -101,7 +101,7 @@ def count_words(ground: GroundTruthMatcher, sample: Sample) -> Words:
         if is_right(unit, sample, slot, entity):
             right += 1
             named.add(entity.id)  # type: ignore[union-attr]
-    wanted = {e.id for e in ground.truth.wanted[unit.key]}
+    wanted = {e.id for e in ground.truth.expected[unit.key]}
     there = {kind: sum(e.kind == kind for e in unit.shot.entities) for kind in KINDS}
     said = {kind: sum(kind_of(slot.phrase) == kind for slot in slots) for kind in KINDS}
     invented = sum(max(0, said[kind] - there[kind]) for kind in KINDS)

@@ -52,7 +52,7 @@ def cleanliness(ground: GroundTruthMatcher, ref: Ref, found: EntityMatch) -> Cle
     shot = film.shot_at(ref.origin.frame) if film else None
     if ref.role == "background" or found.entity is None or found.iou is None or film is None or shot is None:
         return None
-    shown = film.seen(found.entity, ref.origin.frame)
+    shown = film.sight_of(found.entity, ref.origin.frame)
     if shown is None or not (shown.mask or shown.alpha):
         return None
     alpha, mask = shown.pixels(film.height, film.width), ref.origin.in_source(film.height, film.width)

@@ -222,7 +222,7 @@ def find_lost(ground: GroundTruthMatcher) -> dict[Key, str]:
         if key in emitted:
             continue
         kept = [clip for clip in clips.get(key, []) if clip.kept]
-        wanted = {e.id for e in ground.truth.wanted[key]}
+        wanted = {e.id for e in ground.truth.expected[key]}
         mine = [e for clip in kept for e in elements.get(clip.id, []) if ground.of_element(e).id in wanted]
         reached = [bool(clips.get(key)), bool(kept), bool(mine), any(e in ground.prediction.matched for e in mine)]
         out[key] = LOST[reached.index(False)] if False in reached else "retrieve"
