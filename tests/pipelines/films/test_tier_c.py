@@ -59,7 +59,7 @@ def test_the_oracle_scores_one_in_spite_of_soft_edges(folders):
 
 def test_alpha_is_what_the_picture_was_mixed_with():
     who = tier_c.CutOut("a", "object", tier_c.demo_people.premultiplied(
-        np.dstack([np.full((100, 80, 3), 250.0), ellipse((0, 0, 0), 100, 80)[..., 3:] / 255.0])), whole=True)  # fmt: skip
+        np.dstack([np.full((100, 80, 3), 250.0), ellipse((0, 0, 0), 100, 80)[..., 3:] / 255.0])), is_whole=True)  # fmt: skip
     part = tier_c.Part(who, (0.5, 0.8, 0.5), (0.6, 0.8, 0.5), 3.0, False)
     plate = np.full((540, 960, 3), 50, np.uint8)
     picture, shown = tier_c.draw(tier_c.CompositeShot("p", "day", False, (part,)), plate, 0.3, -1)
@@ -71,8 +71,8 @@ def test_alpha_is_what_the_picture_was_mixed_with():
 
 def test_nearer_subjects_hide_those_behind():
     whole = tier_c.CutOut("a", "object", tier_c.demo_people.premultiplied(
-        np.dstack([np.full((100, 80, 3), 250.0), np.ones((100, 80, 1))])), whole=True)  # fmt: skip
-    near = tier_c.CutOut("b", "object", whole.picture, whole=True)
+        np.dstack([np.full((100, 80, 3), 250.0), np.ones((100, 80, 1))])), is_whole=True)  # fmt: skip
+    near = tier_c.CutOut("b", "object", whole.picture, is_whole=True)
     parts = tuple(tier_c.Part(w, (x, 0.8, 0.5), (x, 0.8, 0.5), 0.0, False) for w, x in ((whole, 0.5), (near, 0.56)))
     _, shown = tier_c.draw(tier_c.CompositeShot("p", "day", False, parts), np.zeros((540, 960, 3), np.uint8), 0.0, -1)
     assert shown["b"][1] == 1.0
