@@ -93,7 +93,7 @@ def test_pairs_are_filtered_by_state_kind_mark_and_text_and_ordered():
         return filter_pairs(pairs, lambda each: marks.get(each.target), Filters(outcome="all")._replace(**by))
 
     assert found() == [0, 1, 2]
-    assert (found(which="references"), found(which="rejected"), found(kind="human")) == ([0, 2], [1], [2])
+    assert (found(outcome="references"), found(outcome="rejected"), found(kind="human")) == ([0, 2], [1], [2])
     assert (found(marked="right"), found(marked="wrong"), found(marked="not marked")) == ([0], [1], [2])
     assert (found(search="FACE/1"), found(search="copies")) == ([1], [1])
     assert found(order="nearest to a threshold") == [2, 1, 0]
