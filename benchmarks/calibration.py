@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from model_zoo import cards
-from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, judge
+from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, estimate_threshold
 from pipelines.films import people as demo_people
 from pipelines.films import places, renderer
 from pipelines.films.people import Person, Shape
@@ -36,18 +36,18 @@ def drawn(rng: np.random.Generator) -> Person:
 
 def take(who: Person, rng: np.random.Generator) -> np.ndarray:
     """Draw a person at a random place, (h, w, 3) uint8 RGB."""
-    figure = demo_people.dressed(who, "coat")
+    figure = demo_people.figure_of(who, "coat")
     place, light = (
         str(rng.choice(["room", "kitchen", "street", "park"])),
         str(rng.choice(["day", "dusk", "lamp", "night"])),
     )
     picture = np.ascontiguousarray(places.plate(place)[100 : 100 + SIZE[1], 200 : 200 + SIZE[0]])
     scale = rng.uniform(80, 130) / figure.face_px
-    at = renderer.upright(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
+    at = renderer.sprite_matrix(figure.body, rng.uniform(170, 230), rng.uniform(350, 380), scale)
     nod = np.vstack([cv2.getRotationMatrix2D(figure.neck, rng.uniform(-6, 6), 1.0), (0, 0, 1)])
     for sprite, matrix in ((figure.body, at), (figure.head, at @ nod)):
         renderer.paint(picture, sprite, matrix)
-    return renderer.grain(places.lit(picture, light), 0, int(rng.integers(8)))
+    return renderer.add_grain(places.relight(picture, light), 0, int(rng.integers(8)))
 
 
 def faces(people: int, takes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +81,7 @@ def lines(people: int, takes: int, seed: int) -> list[str]:
         "target FAR  threshold (95 %)            FAR on the test set (95 %)    TAR on the test set",
     ]
     for rate in RATES:
-        found = judge(seen[0], none, seen[1], rate)
+        found = estimate_threshold(seen[0], none, seen[1], rate)
         if not isinstance(found, CalibratedThreshold):
             out.append(f"{rate:<10g}  {found}")
             continue

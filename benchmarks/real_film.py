@@ -120,7 +120,7 @@ def measure(truth: Truth, files: dict[str, Path], work: Path) -> tuple[dict[str,
 
 
 def humans(unit: Unit) -> set[str]:
-    return {entity.id for entity in unit.wanted(0.01) if entity.kind == "human"}
+    return {entity.id for entity in unit.expected_entities(0.01) if entity.kind == "human"}
 
 
 def clean_references(

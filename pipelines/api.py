@@ -126,7 +126,7 @@ class Work:
 
     def picture(self, element_id: str) -> "Picture":
         """Return the cut-out of an element, RGBA. Raises ValueError if the element is unknown."""
-        found = history.find(self.store, element_id, self.stages)
+        found = history.resolve_key(self.store, element_id, self.stages)
         for table in element_tables(self.stages):
             for row in self._rows(table, found.shard, ElementPicture, "element_id", found.key):
                 return Picture(row.image)
@@ -134,7 +134,7 @@ class Work:
 
     def clip(self, clip_id: str) -> "Film":
         """Return a clip as mp4. Raises ValueError if the clip is unknown."""
-        found = history.find(self.store, clip_id, self.stages)
+        found = history.resolve_key(self.store, clip_id, self.stages)
         for row in self._rows("segment", found.shard, ClipVideo, "clip_id", found.key):
             return Film(row.video)
         raise ValueError(f"{found.kind} {found.key} is not a clip")

@@ -9,9 +9,9 @@ TILE_PX, GAP_PX, LABEL_PX = 160, 4, 20  # of a sheet: height of a tile, space ar
 STILLS = 6  # frames per video in a sheet
 
 
-def stills(frames: np.ndarray, most: int = STILLS) -> list[np.ndarray]:
-    """Return up to `most` frames evenly spaced over a video, including the first and the last."""
-    return [frames[round(n)] for n in np.linspace(0, len(frames) - 1, min(most, len(frames)))]
+def stills(frames: np.ndarray, limit: int = STILLS) -> list[np.ndarray]:
+    """Return up to `limit` frames evenly spaced over a video, including the first and the last."""
+    return [frames[round(n)] for n in np.linspace(0, len(frames) - 1, min(limit, len(frames)))]
 
 
 def strip(pictures: Sequence[np.ndarray], height_px: int = TILE_PX, gap_px: int = GAP_PX) -> np.ndarray:
@@ -33,11 +33,11 @@ def _scaled(picture: np.ndarray, height_px: int) -> Image.Image:
 def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> np.ndarray:
     """Return a contact sheet, (H, W, 3) uint8: a label and a strip for each row; a row may be without pictures."""
     strips = [strip(pictures) if pictures else np.zeros((TILE_PX, 0, 3), np.uint8) for _, pictures in rows]
-    width, height = max(each.shape[1] for each in strips), LABEL_PX + TILE_PX + GAP_PX
+    width, height = max(strip_image.shape[1] for strip_image in strips), LABEL_PX + TILE_PX + GAP_PX
     paper = Image.new("RGB", (width + 2 * GAP_PX, len(rows) * height), "white")
     font = ImageFont.load_default(LABEL_PX - 6)
-    for number, ((label, _), row) in enumerate(zip(rows, strips, strict=True)):
-        ImageDraw.Draw(paper).text((GAP_PX, number * height), label, "black", font)
-        if row.size:
-            paper.paste(Image.fromarray(row), (GAP_PX, number * height + LABEL_PX))
+    for n, ((label, _), row_strip) in enumerate(zip(rows, strips, strict=True)):
+        ImageDraw.Draw(paper).text((GAP_PX, n * height), label, "black", font)
+        if row_strip.size:
+            paper.paste(Image.fromarray(row_strip), (GAP_PX, n * height + LABEL_PX))
     return np.asarray(paper)

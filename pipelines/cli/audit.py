@@ -32,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(finding._asdict(), ensure_ascii=False) + "\n" for finding in result.findings)
-    print(audit.text(result), end="")
+    print(audit.format_audit(result), end="")
     return int(any(finding.fault == "unreadable" for finding in result.findings))

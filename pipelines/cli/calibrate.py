@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.cli import session
-from pipelines.corpus.calibrate import calibrate, table, write
+from pipelines.corpus.calibrate import calibrate, format_table, write
 from pipelines.marks import read
 from pipelines.run.recipe import FILE
 
@@ -47,7 +47,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     if args.marks and not marks:
         raise ValueError(f"{args.marks} does not have marks: mark pairs with `a2data ui --work {args.work}`")
     calibrated, skipped = calibrate(store, args.target_far, stages, marks)
-    for line in table(calibrated, args.target_far):
+    for line in format_table(calibrated, args.target_far):
         print(line)
     for reason in skipped:
         print(f"not calibrated: {reason}")

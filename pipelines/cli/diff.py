@@ -25,16 +25,16 @@ def run(args: argparse.Namespace) -> int:
     """Print the differences. Returns 1 if a triplet differs."""
     first, second = _side(args.first), _side(args.second)
     differences = diff.diff(first, second)
-    print(diff.text(differences, args.limit), end="")
+    print(diff.format_diff(differences, args.limit), end="")
     if args.html:
         diff.write_page(Path(args.html), differences, first, second, args.limit)
         print(f"page: {args.html}")
     return int(bool(differences.changes))
 
 
-def _side(name: str) -> diff.Side:
+def _side(name: str) -> diff.Dataset:
     store = Store(name)
     recipe = Recipe.of(store)
     if recipe is None:
-        return diff.Side.of(Folder(name))
-    return diff.Side.of(recipe.folder(store), store, recipe.apply(triplets(recipe.profile), store))
+        return diff.Dataset.of(Folder(name))
+    return diff.Dataset.of(recipe.folder(store), store, recipe.apply(triplets(recipe.profile), store))

@@ -12,7 +12,7 @@ from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.cli import session
 from pipelines.cli.flags import add_settings, given_values
-from pipelines.export.stage import STATE, Export, queue
+from pipelines.export.stage import STATE, Export, write_sample_list
 from pipelines.export.target import Exported
 from pipelines.export.targets import TARGETS
 from pipelines.run.lock import exclusive_lock
@@ -43,12 +43,12 @@ def export(args: argparse.Namespace) -> int:
     stage = Export(
         args.to, _absolute_path(shards), _absolute_path(out), **given_values(args, Export, exclude=NOT_SETTINGS)
     )
-    stage.how()  # a clock that the target refuses is an error of the command, not of each sample
+    stage.target_and_clock()  # a clock that the target refuses is an error of the command, not of each sample
     rows = writer.rows(shards)
     store = Store(f"{args.out.rstrip('/')}/{STATE}")
     with exclusive_lock(store):
         _claim(store, args.to)
-        tars = queue(store, out, rows, stage)
+        tars = write_sample_list(store, out, rows, stage)
         summary = session.run_stages(args, [stage], store, list(tars), tars)
         exported, rejected, failed = _results(store, stage, list(tars))
         for (_, (shard, *_)), error in summary.failed_jobs.items():
@@ -136,7 +136,7 @@ def _check(target: str, out: Folder) -> int:
     for note in result.notes:
         print(note)
     for problem in result.skipped:
-        print(f"{problem.row}: {problem.why}")
+        print(f"{problem.row}: {problem.reason}")
     rows = len({problem.row for problem in result.skipped})
     print(f"check {target}: {result.rows} rows, skipped = {rows}")
     return rows

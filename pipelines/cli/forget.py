@@ -5,7 +5,7 @@ import argparse
 from a2data.job import UNIT
 from a2data.store.ledger import Ledger
 from pipelines.cli import session
-from pipelines.corpus.forget import forget, of_identity, of_source, remove_damaged
+from pipelines.corpus.forget import forget, remove_damaged, request_for_identity, request_for_source
 from pipelines.sources import enrolment
 
 
@@ -30,7 +30,11 @@ def _forget(args: argparse.Namespace) -> int:
         ledger = Ledger(store)
         enrolment.move_damaged_lists(ledger)
         enrolment.check_sources(ledger)
-        request = of_source(store, args.source) if args.source else of_identity(store, args.identity, stages)
+        request = (
+            request_for_source(store, args.source)
+            if args.source
+            else request_for_identity(store, args.identity, stages)
+        )
         removed = forget(store, request, stages)
         damaged = {stage for stage in stages if store.damaged(stage.name())}
         remove_damaged(store, stages)
@@ -41,4 +45,4 @@ def _forget(args: argparse.Namespace) -> int:
         ]
         summary = session.run_stages(args, to_rerun, store, store.shards("manifest"))
         remove_damaged(store, stages)  # found by the jobs
-        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet, request.gone)
+        return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet, request.covers)

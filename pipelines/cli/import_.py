@@ -54,12 +54,12 @@ def import_set(args: argparse.Namespace) -> int:
     stages, out = recipe.apply(triplets(IMPORTED), store), recipe.folder(store)
     with exclusive_lock(store):
         ownership.check(store, out, args.take_over)
-        entries = sets.listed(args.kind, args.set, args.videos, args.pairs, store.path("unpacked"))
+        entries = sets.read_entries(args.kind, args.set, args.videos, args.pairs, store.path("unpacked"))
         result = imports.write(store, entries, args.license, args.videos_per_shard)
         recipe.save(store)
         print(f"{result.clips} clips with {result.references} references, {len(result.bad)} entries not imported")
         for bad in result.bad[:MAX_PRINTED]:
-            print(f"{bad.key}: {bad.why}", file=sys.stderr)
+            print(f"{bad.key}: {bad.reason}", file=sys.stderr)
         with ownership.claim(store, out, args.take_over) as owner:
             summary = session.run_stages(args, stages, store, store.shards("manifest"))
             return session.finish(store, stages, recipe, summary, owner, args.allow_shrink, args.quiet)

@@ -137,11 +137,11 @@ def _failures(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from pipelines.corpus.explain import explain, facts
+    from pipelines.corpus.explain import explain, history
 
     store, _, stages = session.open_work_folder(args)
     if args.json:
-        print(json.dumps(facts(store, args.key, stages), indent=1, allow_nan=False))
+        print(json.dumps(history(store, args.key, stages), indent=1, allow_nan=False))
         return 0
     print(explain(store, args.key, stages))
     return 0
@@ -152,6 +152,6 @@ def _report(args: argparse.Namespace) -> int:
 
     store, recipe, stages = session.open_work_folder(args)
     html = args.html or default_path(store)
-    write_report(store, html, stages, recipe.folder(store), pairs_drawn=args.pairs)
+    write_report(store, html, stages, recipe.folder(store), num_audit_pictures=args.pairs)
     print(html)
     return 0

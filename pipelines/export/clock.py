@@ -12,8 +12,8 @@ class TooSmallError(ValueError):
     """A clip that is too short or too small for the clock."""
 
 
-class Fit(NamedTuple):
-    """Where the picture of a clip lies in the whole frame of its source, after scaling."""
+class ScaleAndCrop(NamedTuple):
+    """Scaling of a source frame, and the box of the clip in it."""
 
     whole: tuple[int, int]  # width and height of the scaled source frame, even
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 of the clip in it, even
@@ -40,8 +40,8 @@ class Clock:
         >>> CLOCKS["h3"].count(129), CLOCKS["ltx"].count(129), CLOCKS["wan"].count(129)
         (124, 129, 81)
         """
-        most = min(available, self.max_frames)
-        count = (most - self.rest) // self.step * self.step + self.rest
+        max_frames = min(available, self.max_frames)
+        count = (max_frames - self.rest) // self.step * self.step + self.rest
         if count < max(self.min_frames, self.rest):
             raise TooSmallError(
                 f"{available} frames at {self.fps:g} fps hold none of {self.min_frames} to {self.max_frames} frames with "
@@ -92,40 +92,42 @@ def segment_settings(name: str) -> list[str]:
     else:
         clock = CLOCKS[name]
         # rounded down, so that the product with the rate is not above the count
-        least_s = math.floor(clock.min_frames / clock.fps * 100) / 100
-        values = (clock.fps, clock.max_frames, clock.short_side_px, max(1.0, least_s))
+        min_clip_s = math.floor(clock.min_frames / clock.fps * 100) / 100
+        values = (clock.fps, clock.max_frames, clock.short_side_px, max(1.0, min_clip_s))
     fields = ("fps", "max_frames", "max_short_side_px", "min_clip_s")
     return [f"segment.{field}={value:g}" for field, value in zip(fields, values, strict=True)]
 
 
-def available(span_s: float, fps: float) -> int:
+def num_ticks(span_s: float, fps: float) -> int:
     """Return the number of ticks at `fps` from the first to the last frame of a clip.
 
     span_s: time from the first to the last frame. Nothing after the last frame counts, since a transition may follow.
 
-    >>> available(80 / 15, 24), available(5.333, 24), available(0.0, 24)
+    >>> num_ticks(80 / 15, 24), num_ticks(5.333, 24), num_ticks(0.0, 24)
     (129, 129, 1)
     """
     return math.floor((span_s + LATE_S) * fps) + 1
 
 
-def fit(width: int, height: int, crop: tuple[float, float, float, float], out: tuple[int, int]) -> Fit:
+def scale_and_crop(
+    width: int, height: int, crop: tuple[float, float, float, float], out: tuple[int, int]
+) -> ScaleAndCrop:
     """Return how a source picture of width x height, of which the clip shows `crop`, is scaled and cut to the size `out`.
 
     The crop is covered as closely as possible around its centre.
 
-    >>> fit(640, 360, (0, 0, 640, 360), (640, 352))
-    Fit(whole=(640, 360), box=(0, 4, 640, 356))
+    >>> scale_and_crop(640, 360, (0, 0, 640, 360), (640, 352))
+    ScaleAndCrop(whole=(640, 360), box=(0, 4, 640, 356))
     """
     x0, y0, x1, y1 = crop
     scale = max(out[0] / (x1 - x0), out[1] / (y1 - y0))
     # rounded up, so that the crop covers the output
     whole = (math.ceil(width * scale / 2 - 1e-6) * 2, math.ceil(height * scale / 2 - 1e-6) * 2)
-    lows = []
-    for low, high, side, large, wanted in (
+    offsets = []
+    for low, high, side, scaled_side, out_side in (
         (x0, x1, width, whole[0], out[0]),
         (y0, y1, height, whole[1], out[1]),
     ):
-        start = ((low + high) / 2 * large / side - wanted / 2) / 2
-        lows.append(min(max(0, round(start)), (large - wanted) // 2) * 2)
-    return Fit(whole, (lows[0], lows[1], lows[0] + out[0], lows[1] + out[1]))
+        start = ((low + high) / 2 * scaled_side / side - out_side / 2) / 2
+        offsets.append(min(max(0, round(start)), (scaled_side - out_side) // 2) * 2)
+    return ScaleAndCrop(whole, (offsets[0], offsets[1], offsets[0] + out[0], offsets[1] + out[1]))

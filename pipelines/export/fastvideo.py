@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 from a2data.store.folder import Folder
 from pipelines.export.probe import Media, probe, read_json, root, to_json
-from pipelines.export.target import Checked, Exported, Problem
+from pipelines.export.target import CheckResult, Exported, SkippedRow
 
 TRAIN_FPS, FRAMES = 16, 81  # --train_fps and --num_frames
 MAX_HEIGHT, MAX_WIDTH = 480, 832
-ASPECT = 1.5  # how far the aspect may be from that of MAX_HEIGHT and MAX_WIDTH
+MAX_ASPECT_RATIO = 1.5  # how far the aspect may be from that of MAX_HEIGHT and MAX_WIDTH
 
 
 def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
     """Write the rows, and merge.txt, which names the folder of the videos and the JSON."""
-    made = [
+    entries = [
         {
             "path": row.video.removeprefix("videos/"),
             "resolution": {"width": row.width, "height": row.height},
@@ -28,7 +28,7 @@ def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
         }
         for row in rows
     ]
-    out.put(to_json(made), "videos2caption.json")
+    out.put(to_json(entries), "videos2caption.json")
     out.put(f"{root(out)}/videos,{root(out)}/videos2caption.json\n".encode(), "merge.txt")
     return ["merge.txt", "videos2caption.json"]
 
@@ -38,7 +38,7 @@ def duration_s(frames: int, fps: float) -> float:
     return (frames - 1e-3) / fps
 
 
-def check(out: Folder) -> Checked:
+def check(out: Folder) -> CheckResult:
     """Run FastVideo's filters and its choice of frames over every row."""
     rows, skipped = read_json(out, "videos2caption.json"), []
     for number, row in enumerate(rows, 1):
@@ -47,21 +47,21 @@ def check(out: Folder) -> Checked:
             problems = _problems(media, row["fps"], row["duration"])
         except ValueError as error:
             problems = [str(error)]
-        skipped += [Problem(f"videos2caption.json row {number}", why) for why in problems]
+        skipped += [SkippedRow(f"videos2caption.json row {number}", why) for why in problems]
     notes = [f"FastVideo: --train_fps {TRAIN_FPS} --num_frames {FRAMES} --drop_short_ratio 0 keeps shorter clips"]
-    return Checked(len(rows), skipped, notes)
+    return CheckResult(len(rows), skipped, notes)
 
 
 def _problems(media: Media, fps: float, duration: float) -> list[str]:
-    taken = frames(fps, duration)
-    found = []
+    indices = frames(fps, duration)
+    problems = []
     if not aspect_fits(media.height, media.width):
-        found.append(
-            f"{media.width} x {media.height} px: the aspect is not within {ASPECT} of {MAX_WIDTH} x {MAX_HEIGHT}"
+        problems.append(
+            f"{media.width} x {media.height} px: the aspect is not within {MAX_ASPECT_RATIO} of {MAX_WIDTH} x {MAX_HEIGHT}"
         )
-    if taken and taken[-1] >= media.frames:
-        found.append(f"frame {taken[-1]} is taken, but the file has {media.frames}")
-    return found if taken else ["no frames are taken"]
+    if indices and indices[-1] >= media.frames:
+        problems.append(f"frame {indices[-1]} is taken, but the file has {media.frames}")
+    return problems if indices else ["no frames are taken"]
 
 
 def frames(fps: float, duration: float, num_frames: int = FRAMES, train_fps: float = TRAIN_FPS) -> list[int]:
@@ -70,10 +70,10 @@ def frames(fps: float, duration: float, num_frames: int = FRAMES, train_fps: flo
     >>> frames(24.0, 0.25), len(frames(16.0, 83 / 16))
     ([0, 1, 3, 4], 81)
     """
-    step, most = fps / train_fps, math.ceil(fps * duration)
-    return [int(n * step) for n in range(math.ceil(most / step))][:num_frames]
+    step, num_source_frames = fps / train_fps, math.ceil(fps * duration)
+    return [int(n * step) for n in range(math.ceil(num_source_frames / step))][:num_frames]
 
 
 def aspect_fits(height: int, width: int) -> bool:
-    wanted = MAX_HEIGHT / MAX_WIDTH
-    return wanted / ASPECT <= height / width <= wanted * ASPECT
+    aspect = MAX_HEIGHT / MAX_WIDTH
+    return aspect / MAX_ASPECT_RATIO <= height / width <= aspect * MAX_ASPECT_RATIO

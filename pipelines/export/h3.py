@@ -12,11 +12,12 @@ from typing import Any
 
 from a2data.store.folder import Folder
 from pipelines.export.probe import Media, is_picture, probe, read_json, root, to_json, to_jsonl
-from pipelines.export.target import Checked, Exported, Problem
+from pipelines.export.target import CheckResult, Exported, SkippedRow
 
-Read = Callable[[str], Media]  # path in the export -> properties of the video
+ProbeVideo = Callable[[str], Media]  # path in the export -> properties of the video
 FPS = 24
-RELEASED = range(124, 346, 17)  # frame counts that musubi-tuner accepts without --allow_experimental_duration
+# frame counts that musubi-tuner accepts without --allow_experimental_duration
+RELEASED_FRAME_COUNTS = range(124, 346, 17)
 MAX_PICTURES = 9
 SOUND_TOLERANCE = 800  # samples at 32 kHz that musubi-tuner pads at the end of a crop
 TOML = """\
@@ -70,55 +71,55 @@ def _diffsynth(row: Exported) -> dict[str, Any]:
     return {
         "video": row.video,
         "prompt": row.prompt,
-        # the same file: the trainer reads its sound, and warns and goes on if there is none
+        # the same file: the trainer reads its sound, and only warns if there is none
         "input_audio": row.video,
         "references": references,
         "frame_rate": FPS,
     }
 
 
-def check(out: Folder) -> Checked:
+def check(out: Folder) -> CheckResult:
     """Run the arithmetic of both trainers over their rows."""
     skipped, notes = [], []
     # both trainers read the same videos
     read = functools.cache(lambda path: probe(out, path))
-    listed = [name for name in out.names() if name.startswith("musubi-") and name.endswith(".jsonl")]
+    jsonl_files = [name for name in out.names() if name.startswith("musubi-") and name.endswith(".jsonl")]
     rows = 0
-    for name in sorted(listed):
+    for name in sorted(jsonl_files):
         count = int(name.removeprefix("musubi-").removesuffix(".jsonl"))
-        if count not in RELEASED:
+        if count not in RELEASED_FRAME_COUNTS:
             notes.append(f"{name}: musubi-tuner takes {count} frames only with --allow_experimental_duration")
         for number, row in enumerate(read_json(out, name), 1):
             rows += 1
-            skipped += [Problem(f"{name} line {number}", why) for why in musubi_problems(out, row, count, read)]
+            skipped += [SkippedRow(f"{name} line {number}", why) for why in musubi_problems(out, row, count, read)]
     for number, row in enumerate(read_json(out, "diffsynth.json"), 1):
-        skipped += [Problem(f"diffsynth.json row {number}", why) for why in diffsynth_problems(out, row, read)]
-    return Checked(rows, skipped, notes)
+        skipped += [SkippedRow(f"diffsynth.json row {number}", why) for why in diffsynth_problems(out, row, read)]
+    return CheckResult(rows, skipped, notes)
 
 
-def musubi_problems(out: Folder, row: dict[str, Any], count: int, read: Read) -> list[str]:
+def musubi_problems(out: Folder, row: dict[str, Any], count: int, read: ProbeVideo) -> list[str]:
     """Return why musubi-tuner would reject or shorten a row with target_frames = [count]."""
-    found = [f"{each['path']} does not exist" for each in row["references"] if not is_picture(out, each["path"])]
+    problems = [f"{each['path']} does not exist" for each in row["references"] if not is_picture(out, each["path"])]
     if not 1 <= len(row["references"]) <= MAX_PICTURES:
-        found.append(f"{len(row['references'])} image references, the trainer takes 1 to {MAX_PICTURES}")
+        problems.append(f"{len(row['references'])} image references, the trainer takes 1 to {MAX_PICTURES}")
     try:
         media = read(row["video_path"])
     except ValueError as error:
-        return [*found, str(error)]
+        return [*problems, str(error)]
     if (count - 5) % 17:
-        found.append(f"{count} frames are not 17n+5")
+        problems.append(f"{count} frames are not 17n+5")
     if (usable := musubi_frames(media)) < count:
-        found.append(f"{usable} frames at {FPS} fps, {count} wanted")
+        problems.append(f"{usable} frames at {FPS} fps, {count} wanted")
     if media.width % 32 or media.height % 32:
-        found.append(f"{media.width} x {media.height} px are not multiples of 32")
+        problems.append(f"{media.width} x {media.height} px are not multiples of 32")
     if media.sound_hz:
         # latent frames of the sound at 40 Hz, of 800 samples each
-        wanted = (10 * count + 3) // 6 * 800
-        if wanted - media.sound_samples * 32_000 / media.sound_hz > SOUND_TOLERANCE:
-            found.append(
-                f"the sound has {media.sound_samples} samples at {media.sound_hz} Hz, {wanted} at 32 kHz wanted"
+        min_samples = (10 * count + 3) // 6 * 800
+        if min_samples - media.sound_samples * 32_000 / media.sound_hz > SOUND_TOLERANCE:
+            problems.append(
+                f"the sound has {media.sound_samples} samples at {media.sound_hz} Hz, {min_samples} at 32 kHz wanted"
             )
-    return found
+    return problems
 
 
 def musubi_frames(media: Media) -> int:
@@ -129,16 +130,16 @@ def musubi_frames(media: Media) -> int:
     return math.floor(media.frames / media.fps * FPS + 1e-6)
 
 
-def diffsynth_problems(out: Folder, row: dict[str, Any], read: Read) -> list[str]:
+def diffsynth_problems(out: Folder, row: dict[str, Any], read: ProbeVideo) -> list[str]:
     """Return why DiffSynth-Studio would reject a row."""
-    found = [f"{each['image']} does not exist" for each in row["references"] if not is_picture(out, each["image"])]
+    problems = [f"{each['image']} does not exist" for each in row["references"] if not is_picture(out, each["image"])]
     try:
         media = read(row["video"])
     except ValueError as error:
-        return [*found, str(error)]
-    if diffsynth_frames(media, RELEASED[-1]) < 22:
-        found.append(f"{media.frames} frames at {media.fps:g} fps leave less than 22 at {FPS} fps")
-    return found
+        return [*problems, str(error)]
+    if diffsynth_frames(media, RELEASED_FRAME_COUNTS[-1]) < 22:
+        problems.append(f"{media.frames} frames at {media.fps:g} fps leave less than 22 at {FPS} fps")
+    return problems
 
 
 def diffsynth_frames(media: Media, num_frames: int) -> int:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from a2data.store.folder import Folder
-from pipelines.export.target import Checked, Exported, Problem
+from pipelines.export.target import CheckResult, Exported, SkippedRow
 
 MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 SCHEMA = pa.schema(
@@ -48,15 +48,15 @@ def features() -> dict[str, Any]:
 
 def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
     """Write data/train-00000-of-NNNNN.parquet and the card. Equal rows give equal bytes."""
-    told = SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features()}})})
+    schema = SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features()}})})
     files = batched(rows, ROWS_PER_FILE)
     names = [f"train-{n:05d}-of-{len(files):05d}.parquet" for n in range(len(files))]
     for stale in set(out.names("data")) - set(names):
         out.remove("data", stale)
     for name, part in zip(names, files, strict=True):
-        with out.writing("data", name) as file, pq.ParquetWriter(file, told, compression="none") as made:
+        with out.writing("data", name) as file, pq.ParquetWriter(file, schema, compression="none") as parquet_writer:
             for group in batched(part, ROWS_PER_GROUP):
-                made.write_table(pa.Table.from_pylist(list(media_rows(out, group)), schema=told))
+                parquet_writer.write_table(pa.Table.from_pylist(list(media_rows(out, group)), schema=schema))
     licenses = sorted({row.license for row in rows})
     out.put(_card(licenses, len(rows)).encode(), "README.md")
     return [*(f"data/{name}" for name in names), "README.md"]
@@ -71,8 +71,8 @@ def media_rows(out: Folder, rows: Sequence[Exported]) -> Iterator[dict[str, Any]
         yield {
             "clip_id": row.clip_id,
             "prompt": row.prompt,
-            "video": _media(out, row.video),
-            "references": [_media(out, each.path) for each in row.pictures],
+            "video": _media_struct(out, row.video),
+            "references": [_media_struct(out, each.path) for each in row.pictures],
             "roles": [each.role for each in row.pictures],
             "phrases": [each.phrase for each in row.pictures],
             "frames": row.frames,
@@ -84,20 +84,21 @@ def media_rows(out: Folder, rows: Sequence[Exported]) -> Iterator[dict[str, Any]
         }
 
 
-def _media(out: Folder, path: str) -> dict[str, Any]:
+def _media_struct(out: Folder, path: str) -> dict[str, Any]:
     return {"bytes": out.get(path), "path": path.rpartition("/")[2]}
 
 
 def _card(licenses: Sequence[str], rows: int) -> str:
-    listed = "\n".join(f"- {name}" for name in licenses)
+    license_list = "\n".join(f"- {name}" for name in licenses)
     return (
         "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*.parquet\n"
         "task_categories:\n- text-to-video\n---\n\n"
-        f"{rows} samples of a prompt, reference pictures and a video, made by a2data. Licences of the sources:\n\n{listed}\n"
+        f"{rows} samples of a prompt, reference pictures and a video, made by a2data. "
+        f"Licences of the sources:\n\n{license_list}\n"
     )
 
 
-def check(out: Folder) -> Checked:
+def check(out: Folder) -> CheckResult:
     """Read every row and compare the number of pictures with that of roles."""
     rows, skipped = 0, []
     for name in out.names("data"):
@@ -106,5 +107,5 @@ def check(out: Folder) -> Checked:
                 for row in batch.to_pylist():
                     rows += 1
                     if not row["video"]["bytes"] or len(row["references"]) != len(row["roles"]):
-                        skipped.append(Problem(f"data/{name} {row['clip_id']}", "a video or a picture is missing"))
-    return Checked(rows, skipped, [])
+                        skipped.append(SkippedRow(f"data/{name} {row['clip_id']}", "a video or a picture is missing"))
+    return CheckResult(rows, skipped, [])

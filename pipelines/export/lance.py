@@ -1,4 +1,4 @@
-"""A Lance data set: the columns of `hf`, with videos as blobs that are read only when they are asked for.
+"""A Lance data set: the columns of `hf`, with videos as blobs that are read on demand.
 
 Source: lance-format/lance, the documentation of pylance ("Blob API": the field metadata lance-encoding:blob).
 """
@@ -12,7 +12,7 @@ import pyarrow as pa
 from a2data.store.folder import Folder
 from pipelines.export import hf
 from pipelines.export.probe import root
-from pipelines.export.target import Checked, Exported, Problem
+from pipelines.export.target import CheckResult, Exported, SkippedRow
 
 NAME = "train.lance"
 BYTES = pa.large_binary()
@@ -32,15 +32,15 @@ def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
     """Write train.lance, without older versions. Equal rows give equal data; Lance's own file names are random."""
     lance = _lance()
     batches = (
-        pa.RecordBatch.from_pylist([_plain(row) for row in hf.media_rows(out, group)], schema=SCHEMA)
+        pa.RecordBatch.from_pylist([_bytes_only(row) for row in hf.media_rows(out, group)], schema=SCHEMA)
         for group in hf.batched(rows, hf.ROWS_PER_GROUP)
     )
-    made = lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches), _path(out), mode="overwrite")
-    made.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+    dataset = lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches), _path(out), mode="overwrite")
+    dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
     return [NAME]
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _bytes_only(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"video": row["video"]["bytes"], "references": [each["bytes"] for each in row["references"]]}
 
 
@@ -58,7 +58,7 @@ def _lance() -> Any:
     return lance
 
 
-def check(out: Folder) -> Checked:
+def check(out: Folder) -> CheckResult:
     """Read every row and every video, and compare the number of pictures with that of roles."""
     data = _lance().dataset(_path(out))
     skipped = []
@@ -66,5 +66,5 @@ def check(out: Folder) -> Checked:
     for number, row in enumerate(data.to_table(columns=columns).to_pylist()):
         (blob,) = data.take_blobs("video", indices=[number])
         if not blob.size() or len(row["references"]) != len(row["roles"]):
-            skipped.append(Problem(f"{NAME} {row['clip_id']}", "a video or a picture is missing"))
-    return Checked(data.count_rows(), skipped, [])
+            skipped.append(SkippedRow(f"{NAME} {row['clip_id']}", "a video or a picture is missing"))
+    return CheckResult(data.count_rows(), skipped, [])

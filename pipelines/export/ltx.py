@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from a2data.store.folder import Folder
 from pipelines.export.probe import probe, read_json, to_json
-from pipelines.export.target import Checked, Exported, Problem
+from pipelines.export.target import CheckResult, Exported, SkippedRow
 
 Bucket = tuple[int, int, int]  # frames, height, width
 
@@ -21,7 +21,7 @@ def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
     return ["buckets.txt", "dataset.json"]
 
 
-def check(out: Folder) -> Checked:
+def check(out: Folder) -> CheckResult:
     """Run the trainer's choice of a bucket over every row."""
     text = (out.get("buckets.txt") or b"").decode().strip()
     buckets = []
@@ -32,21 +32,23 @@ def check(out: Folder) -> Checked:
     for number, row in enumerate(rows, 1):
         try:
             media = probe(out, row["video"])
-            bucket = nearest(buckets, (media.frames, media.height, media.width))
+            bucket = nearest_bucket(buckets, (media.frames, media.height, media.width))
             if bucket[1:] != (media.height, media.width):
                 raise ValueError(f"{media.width} x {media.height} px would be scaled to {bucket[2]} x {bucket[1]}")
         except ValueError as error:
-            skipped.append(Problem(f"dataset.json row {number}", str(error)))
-    skipped += [Problem("buckets.txt", f"{b} breaks frames % 8 == 1 or sides % 32 == 0") for b in buckets if _odd(b)]
+            skipped.append(SkippedRow(f"dataset.json row {number}", str(error)))
+    skipped += [
+        SkippedRow("buckets.txt", f"{b} breaks frames % 8 == 1 or sides % 32 == 0") for b in buckets if _is_invalid(b)
+    ]
     notes = [f'ltx-trainer: --resolution-buckets "{text}", and batch_size 1 if there is more than one']
-    return Checked(len(rows), skipped, notes)
+    return CheckResult(len(rows), skipped, notes)
 
 
-def _odd(bucket: Bucket) -> bool:
+def _is_invalid(bucket: Bucket) -> bool:
     return bucket[0] % 8 != 1 or bool(bucket[1] % 32 or bucket[2] % 32)
 
 
-def nearest(buckets: Sequence[Bucket], media: Bucket) -> Bucket:
+def nearest_bucket(buckets: Sequence[Bucket], media: Bucket) -> Bucket:
     """Return the bucket that the trainer chooses: nearest aspect, then most frames, then largest.
 
     Raises ValueError if the video has fewer frames than every bucket, for which the trainer skips it.

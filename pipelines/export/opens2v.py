@@ -17,9 +17,9 @@ from a2data.media.coco_rle import Rle
 from a2data.media.images import Box
 from a2data.store.folder import Folder
 from pipelines.export.probe import is_picture, probe
-from pipelines.export.target import Checked, Exported, Problem
+from pipelines.export.target import CheckResult, Exported, SkippedRow
 
-PART = "videos"  # its folder name is the first half of an id in the pairs
+VIDEO_FOLDER = "videos"  # its folder name is the first half of an id in the pairs
 JSON, CLUSTERS = "opens2v.json", "cross_frames.json"
 UNKNOWN = math.nan  # scores that the shards do not have; the reader makes tensors of them, so not null
 
@@ -44,49 +44,55 @@ def write(out: Folder, rows: Sequence[Exported]) -> list[str]:
     by_clip = {row.clip_id: row for row in rows}
 
     def entry(clip_id: str, frame: int, element_id: str, *subject: Any) -> Entry:
-        made = entries.setdefault((clip_id, frame), Entry(by_clip[clip_id], frame))
-        made.subjects.setdefault(element_id, subject)  # type: ignore[arg-type]
-        return made
+        entry_of_frame = entries.setdefault((clip_id, frame), Entry(by_clip[clip_id], frame))
+        entry_of_frame.subjects.setdefault(element_id, subject)  # type: ignore[arg-type]
+        return entry_of_frame
 
     for row in rows:
-        for given in (each.of for each in row.pictures if each.role != "background" and each.of.target.mask.counts):
+        for reference in (each.of for each in row.pictures if each.role != "background" and each.of.target.mask.counts):
             # a face has the phrase of its owner
-            name = (given.phrase or given.origin.label) if given.role in ("human", "object") else given.role
-            place, origin = given.target, given.origin
-            mine = entry(row.clip_id, place.frame, given.element_id, name, place.box, place.mask)
+            name = (
+                (reference.phrase or reference.origin.label)
+                if reference.role in ("human", "object")
+                else reference.role
+            )
+            target, origin = reference.target, reference.origin
+            target_entry = entry(row.clip_id, target.frame, reference.element_id, name, target.box, target.mask)
             if origin.clip_id in by_clip and origin.mask.counts:  # otherwise its clip is not in the export
-                theirs = entry(origin.clip_id, origin.frame, origin.element_id, name, origin.box, origin.mask)
-                pairs.setdefault(row.clip_id, []).append(_pair(mine, theirs, name, given.similarity))
-    ordered = sorted(entries.values(), key=lambda each: each.key)
-    out.put(_text({each.key: _entry(each) for each in ordered}), JSON)
-    out.put(_text({clip: sorted({each["aft_id"] for each in found}) for clip, found in pairs.items()}), CLUSTERS)
-    for clip, found in pairs.items():
-        out.put(_text(found), "cross_frames", f"{clip}.json")
-    for each in ordered:
-        places = [out.get(p.path) for p in each.row.pictures if p.role == "background"]
-        out.put(places[0] if places and places[0] else NO_PICTURE, "background", f"{each.key}.png")
+                source_entry = entry(origin.clip_id, origin.frame, origin.element_id, name, origin.box, origin.mask)
+                pairs.setdefault(row.clip_id, []).append(_pair(target_entry, source_entry, name, reference.similarity))
+    sorted_entries = sorted(entries.values(), key=lambda each: each.key)
+    out.put(_json({each.key: _entry_json(each) for each in sorted_entries}), JSON)
+    out.put(
+        _json({clip: sorted({each["aft_id"] for each in clip_pairs}) for clip, clip_pairs in pairs.items()}), CLUSTERS
+    )
+    for clip, clip_pairs in pairs.items():
+        out.put(_json(clip_pairs), "cross_frames", f"{clip}.json")
+    for each in sorted_entries:
+        backgrounds = [out.get(p.path) for p in each.row.pictures if p.role == "background"]
+        out.put(backgrounds[0] if backgrounds and backgrounds[0] else NO_PICTURE, "background", f"{each.key}.png")
     return [JSON, CLUSTERS, "cross_frames/*.json", "background/*.png"]
 
 
-def _pair(mine: Entry, theirs: Entry, name: str, similarity: float) -> dict[str, Any]:
+def _pair(target: Entry, source: Entry, name: str, similarity: float) -> dict[str, Any]:
     return {
-        "cur_id": f"{PART}/{mine.key}",
-        "aft_id": f"{PART}/{theirs.key}",
+        "cur_id": f"{VIDEO_FOLDER}/{target.key}",
+        "aft_id": f"{VIDEO_FOLDER}/{source.key}",
         "cur_class_name": name,
         "aft_class_name": name,
         "text_similarity": UNKNOWN,
         "image_similarity": similarity,
-        "cur_frame_idx": mine.frame,
-        "aft_frame_idx": theirs.frame,
+        "cur_frame_idx": target.frame,
+        "aft_frame_idx": source.frame,
     }
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _entry_json(entry: Entry) -> dict[str, Any]:
     row, numbered = entry.row, dict(enumerate(entry.subjects.values(), 1))
-    things = [each for each in row.pictures if each.role != "background"]
+    subjects = [each for each in row.pictures if each.role != "background"]
     return {
         "metadata": {
-            "path": row.video.removeprefix(f"{PART}/"),
+            "path": row.video.removeprefix(f"{VIDEO_FOLDER}/"),
             "crop": [0, row.width, 0, row.height],
             "face_cut": [0, row.frames],
             "fps": row.fps,
@@ -100,8 +106,8 @@ def _entry(entry: Entry) -> dict[str, Any]:
         },
         "word_tags": {
             "background": [each.phrase for each in row.pictures if each.role == "background" and each.phrase],
-            "subject": sorted({each.phrase for each in things if each.role == "human" and each.phrase}),
-            "object": sorted({each.phrase for each in things if each.role != "human" and each.phrase}),
+            "subject": sorted({each.phrase for each in subjects if each.role == "human" and each.phrase}),
+            "object": sorted({each.phrase for each in subjects if each.role != "human" and each.phrase}),
             "pre_define": [],
         },
         "annotation": {
@@ -126,33 +132,35 @@ def _entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> bytes:
+def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
-def check(out: Folder) -> Checked:
+def check(out: Folder) -> CheckResult:
     """Run what OpenS2V's reader does over every entry: frames, crop, masks, background."""
     entries = json.loads(out.get(JSON) or b"{}")
-    skipped = [Problem(f"{JSON} {key}", why) for key, entry in entries.items() for why in _problems(out, key, entry)]
-    ids = {f"{PART}/{key}" for key in entries}
+    skipped = [SkippedRow(f"{JSON} {key}", why) for key, entry in entries.items() for why in _problems(out, key, entry)]
+    ids = {f"{VIDEO_FOLDER}/{key}" for key in entries}
     for cluster, members in json.loads(out.get(CLUSTERS) or b"{}").items():
-        skipped += [Problem(f"{CLUSTERS} {cluster}", f"{each} is not in {JSON}") for each in members if each not in ids]
+        skipped += [
+            SkippedRow(f"{CLUSTERS} {cluster}", f"{each} is not in {JSON}") for each in members if each not in ids
+        ]
     notes = [
         f"OpenS2V: is_cross_frame=True takes the entries that {CLUSTERS} lists; the others have no pair in the export"
     ]
-    return Checked(len(entries), skipped, notes)
+    return CheckResult(len(entries), skipped, notes)
 
 
 def _problems(out: Folder, key: str, entry: dict[str, Any]) -> Iterator[str]:
-    about, annotation = entry["metadata"], entry["annotation"]
+    metadata, annotation = entry["metadata"], entry["annotation"]
     try:
-        media = probe(out, f"{PART}/{about['path']}")
+        media = probe(out, f"{VIDEO_FOLDER}/{metadata['path']}")
     except ValueError as error:
         yield str(error)
         return
-    x0, x1, y0, y1 = about["crop"]
+    x0, x1, y0, y1 = metadata["crop"]
     frame = annotation["ann_frame_data"]["ann_frame_idx"]
-    if max(about["face_cut"][1], frame + 1) > media.frames or x1 > media.width or y1 > media.height:
+    if max(metadata["face_cut"][1], frame + 1) > media.frames or x1 > media.width or y1 > media.height:
         yield f"frames or crop are outside the {media.frames} frames of {media.width} x {media.height} px"
     for number, mask in annotation["mask_annotation"][str(frame)].items():
         try:

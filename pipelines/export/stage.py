@@ -24,7 +24,7 @@ from a2data.store.source_files import SourceFiles
 from a2data.store.tables import Store
 from pipelines.export import cut, pictures, prompts
 from pipelines.export.clock import CLOCKS, Clock, TooSmallError
-from pipelines.export.cut import Plan
+from pipelines.export.cut import CutPlan
 from pipelines.export.target import Exported, Picture, Target
 from pipelines.export.targets import TARGETS
 
@@ -32,7 +32,7 @@ STATE = ".a2data"  # folder in the export with the tables
 
 
 @dataclass(frozen=True)
-class Asked:
+class SampleLocation:
     """A sample to export."""
 
     clip_id: str
@@ -49,7 +49,7 @@ class Draft:
 
     triplet: Triplet
     license: str
-    plan: Plan | None = None  # None: the mp4 of the sample is copied
+    plan: CutPlan | None = None  # None: the mp4 of the sample is copied
     mp4: bytes = b""
     sound: bool = False
     losses: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Draft:
 class Export(Stage):
     """Writes the clips and references of samples for a target."""
 
-    reads = {"samples": Asked}
+    reads = {"samples": SampleLocation}
     writes = Exported
     per = "shard"
     accounts_for = "clip_id"
@@ -94,7 +94,7 @@ class Export(Stage):
     work: str = ""
     """work folder with the copies of downloaded sources"""
 
-    def how(self) -> tuple[Target, Clock | None]:
+    def target_and_clock(self) -> tuple[Target, Clock | None]:
         """Return the target, and the clock with the settings; None if clips are copied."""
         target = TARGETS[self.target]
         name = self.clock or target.clock
@@ -116,38 +116,42 @@ class Export(Stage):
             clock.sound_hz if self.sound else 0,
         )
 
-    def run(self, model: None, asked: list[Asked], shard: int) -> Iterator[Exported | Reject | Failure]:
-        target, clock = self.how()
+    def run(self, model: None, locations: list[SampleLocation], shard: int) -> Iterator[Exported | Reject | Failure]:
+        target, clock = self.target_and_clock()
         folder, out = Folder(self.shards), Folder(self.out)
         # only where each sample is from: one source's samples are in memory at a time
-        groups: dict[tuple[str, str], list[Asked]] = {}
-        for row in asked:
-            found = self.read(folder, row)
-            if isinstance(found, Failure):
-                yield found
+        groups: dict[tuple[str, str], list[SampleLocation]] = {}
+        for row in locations:
+            draft_or_failure = self.read(folder, row)
+            if isinstance(draft_or_failure, Failure):
+                yield draft_or_failure
             else:
-                facts = found.triplet.facts
-                groups.setdefault((facts.video_id, facts.path), []).append(row)
+                meta = draft_or_failure.triplet.facts
+                groups.setdefault((meta.video_id, meta.path), []).append(row)
         for (video_id, path), rows in groups.items():
             drafts = [draft for row in rows if isinstance(draft := self.read(folder, row), Draft)]
-            ready: list[Draft] = []
+            planned: list[Draft] = []
             for draft in drafts:
                 try:
-                    draft.plan = cut.plan(draft.triplet.facts, clock, self.margin_frames) if clock else None
-                    ready.append(draft)
+                    draft.plan = cut.plan_from_source(draft.triplet.facts, clock, self.margin_frames) if clock else None
+                    planned.append(draft)
                 except TooSmallError as error:
                     yield Reject(draft.key, "outside the clock", str(error))
-            for made in self.cut(ready, video_id, path, clock):
-                yield made if isinstance(made, Reject | Failure) else self.attempt(made, target, out)
+            for draft_or_error in self.cut(planned, video_id, path, clock):
+                yield (
+                    draft_or_error
+                    if isinstance(draft_or_error, Reject | Failure)
+                    else self.try_write(draft_or_error, target, out)
+                )
 
-    def attempt(self, draft: Draft, target: Target, out: Folder) -> Exported | Failure:
+    def try_write(self, draft: Draft, target: Target, out: Folder) -> Exported | Failure:
         """Return the row of `write`, or its failure: a damaged picture must not fail the tar."""
         try:
             return self.write(draft, target, out)
         except (ValueError, OSError, KeyError) as error:
             return Failure(draft.key, f"{type(error).__name__}: {error}")
 
-    def read(self, folder: Folder, row: Asked) -> Draft | Failure:
+    def read(self, folder: Folder, row: SampleLocation) -> Draft | Failure:
         try:
             members = writer.read_sample(folder, row.clip_id, row.shard, row.offset, row.bytes)
             triplet = from_sample(members | {"__key__": row.clip_id})
@@ -166,31 +170,31 @@ class Export(Stage):
                 draft.mp4, draft.sound = draft.triplet.video, draft.triplet.facts.sound.duration_s > 0
                 yield draft
             return
-        left = {draft.key: draft for draft in drafts}
-        why = ""
+        remaining = {draft.key: draft for draft in drafts}
+        error_text = ""
         try:
             opener = self.opener(video_id, path)
             plans = [draft.plan for draft in drafts if draft.plan]
             with sound.reading(path, opener, clock.sound_hz) if clock.sound_hz and plans else nullcontext() as track:
-                for plan, mp4 in cut.from_source(path, opener, plans, self.crf) if plans else ():
-                    draft = left.pop(plan.facts.clip_id)
+                for plan, mp4 in cut.cut_from_source(path, opener, plans, self.crf) if plans else ():
+                    draft = remaining.pop(plan.facts.clip_id)
                     draft.mp4 = mp4
                     if track:
                         add_sound(draft, track.cut(plan.facts.source_pts_s[0], plan.frames / plan.fps), clock)
                     yield draft
         except (ValueError, OSError) as error:
-            why = f"{type(error).__name__}: {error}"
-        for draft in left.values():
+            error_text = f"{type(error).__name__}: {error}"
+        for draft in remaining.values():
             heartbeat.step()
-            yield self.cut_from_shard(draft, clock, why)
+            yield self.cut_from_shard(draft, clock, error_text)
 
-    def cut_from_shard(self, draft: Draft, clock: Clock, why: str) -> Draft | Reject | Failure:
-        """Return the sample with a clip from its own mp4. why: reason that the source could not be cut."""
-        facts = draft.triplet.facts
-        draft.losses.append(f"made from the {facts.fps:g} fps clip of the shard: {why}")
+    def cut_from_shard(self, draft: Draft, clock: Clock, error_text: str) -> Draft | Reject | Failure:
+        """Return the sample with a clip from its own mp4. error_text: reason that the source could not be cut."""
+        meta = draft.triplet.facts
+        draft.losses.append(f"made from the {meta.fps:g} fps clip of the shard: {error_text}")
         try:
-            plan = draft.plan = cut.shard_plan(facts, clock, self.margin_frames)
-            draft.mp4 = cut.from_shard(draft.triplet.video, plan, self.crf)
+            plan = draft.plan = cut.plan_from_shard(meta, clock, self.margin_frames)
+            draft.mp4 = cut.cut_from_shard(draft.triplet.video, plan, self.crf)
             if clock.sound_hz:
                 add_sound(draft, sound.of_clip(draft.triplet.video, clock.sound_hz, 0, plan.frames / plan.fps), clock)
         except TooSmallError as error:
@@ -205,19 +209,19 @@ class Export(Stage):
 
     def write(self, draft: Draft, target: Target, out: Folder) -> Exported:
         """Write the files of a sample and return its row."""
-        facts, key = draft.triplet.facts, safe_name(draft.key, self.shards)
-        shown = facts.references[: target.max_pictures]
-        if shown and (dropped := len(facts.references) - len(shown)):
+        meta, key = draft.triplet.facts, safe_name(draft.key, self.shards)
+        references = meta.references[: target.max_pictures]
+        if references and (dropped := len(meta.references) - len(references)):
             draft.losses.append(
-                f"{dropped} of {len(facts.references)} references dropped: at most {target.max_pictures}"
+                f"{dropped} of {len(meta.references)} references dropped: at most {target.max_pictures}"
             )
         style = self.references or target.picture_style
         written = []
-        for number, given in enumerate(shown, 1):
-            name = target.media + target.picture_path(key, number, safe_name(given.role, key))
-            data = self.picture(draft, given, style)
+        for n, reference in enumerate(references, 1):
+            name = target.media + target.picture_path(key, n, safe_name(reference.role, key))
+            data = self.picture(draft, reference, style)
             out.put(data, name)
-            written.append((Picture(name, given), len(data)))
+            written.append((Picture(name, reference), len(data)))
         name = f"{target.media}videos/{key}.mp4"
         out.put(draft.mp4, name)
         heartbeat.step()
@@ -225,13 +229,13 @@ class Export(Stage):
         return Exported(
             clip_id=key,
             video=name,
-            prompt=prompts.prompt(draft.triplet.prompt, shown, self.prompt or target.prompt_style),
-            captions=prompts.others(facts),
-            count=plan.count if plan else facts.frames,
-            frames=plan.frames if plan else facts.frames,
-            fps=plan.fps if plan else facts.fps,
-            width=plan.width if plan else facts.width,
-            height=plan.height if plan else facts.height,
+            prompt=prompts.prompt(draft.triplet.prompt, references, self.prompt or target.prompt_style),
+            captions=prompts.other_captions(meta),
+            count=plan.count if plan else meta.frames,
+            frames=plan.frames if plan else meta.frames,
+            fps=plan.fps if plan else meta.fps,
+            width=plan.width if plan else meta.width,
+            height=plan.height if plan else meta.height,
             sound=draft.sound,
             pictures=[each for each, _ in written],
             license=draft.license,
@@ -239,15 +243,15 @@ class Export(Stage):
             sizes=[len(draft.mp4), *(size for _, size in written)],
         )
 
-    def picture(self, draft: Draft, given: ReferenceMeta, style: str) -> bytes:
+    def picture(self, draft: Draft, reference: ReferenceMeta, style: str) -> bytes:
         """Return the PNG of a reference; cut out, with the reason noted, if its source cannot be read for a crop."""
-        if style == "crop" and given.name != "bg":
+        if style == "crop" and reference.name != "bg":
             try:
-                origin = given.origin
+                origin = reference.origin
                 return pictures.crop(origin, origin.path, self.opener(origin.video_id, origin.path))
             except (ValueError, OSError) as error:
-                draft.losses.append(f"{given.name} is cut out, not cropped: {type(error).__name__}: {error}")
-        return pictures.picture(draft.triplet, given, style)
+                draft.losses.append(f"{reference.name} is cut out, not cropped: {type(error).__name__}: {error}")
+        return pictures.picture(draft.triplet, reference, style)
 
 
 def add_sound(draft: Draft, cut: sound.Cut, clock: Clock) -> None:
@@ -258,28 +262,28 @@ def add_sound(draft: Draft, cut: sound.Cut, clock: Clock) -> None:
         draft.losses.append(f"{'with gaps in' if draft.sound else 'without'} its sound: {cut.problem}")
 
 
-def queue(store: Store, out: Folder, rows: Sequence[Packed], stage: Export) -> dict[int, str]:
+def write_sample_list(store: Store, out: Folder, rows: Sequence[Packed], stage: Export) -> dict[int, str]:
     """Write the samples to export, a shard for each tar. Returns shard -> tar.
 
     Parts whose files are gone and parts with failures are removed, so that the run makes them again.
     """
-    tars: dict[str, list[Asked]] = {}
+    tars: dict[str, list[SampleLocation]] = {}
     for row in rows:
         tars.setdefault(row.shard, []).append(
-            Asked(row.clip_id, row.shard, row.shard_sha256, row.offset, row.bytes, row.license)
+            SampleLocation(row.clip_id, row.shard, row.shard_sha256, row.offset, row.bytes, row.license)
         )
     for shard in set(store.shards("samples")) - set(range(len(tars))):
         for table in ("samples", stage.name()):
             store.remove(table, f"{shard:05d}.parquet")
-    for shard, asked in enumerate(tars.values()):
-        store.write("samples", shard, Asked, sorted(asked, key=lambda each: each.clip_id))
+    for shard, locations in enumerate(tars.values()):
+        store.write("samples", shard, SampleLocation, sorted(locations, key=lambda each: each.clip_id))
         footer = store.footer(stage.name(), shard)
-        if footer and (footer.failed or not _complete(store, out, stage.name(), shard)):
+        if footer and (footer.failed or not _files_complete(store, out, stage.name(), shard)):
             store.remove(stage.name(), f"{shard:05d}.parquet")
     return dict(enumerate(tars))
 
 
-def _complete(store: Store, out: Folder, table: str, shard: int) -> bool:
+def _files_complete(store: Store, out: Folder, table: str, shard: int) -> bool:
     """Return whether every file of an exported tar exists with its size."""
     sizes: dict[str, dict[str, int]] = {}
     for row in store.read(table, shard, Exported):

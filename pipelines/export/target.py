@@ -1,4 +1,4 @@
-"""What is written for a target, and by which rules."""
+"""Rules and output records of export targets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,18 +44,18 @@ class Exported:
     sizes: list[int]  # bytes of the video and of each picture
 
 
-class Problem(NamedTuple):
+class SkippedRow(NamedTuple):
     """A row that the trainer would skip."""
 
     row: str
-    why: str
+    reason: str
 
 
-class Checked(NamedTuple):
-    """What the trainer's arithmetic says of an export."""
+class CheckResult(NamedTuple):
+    """Result of running the trainer's arithmetic over an export."""
 
     rows: int
-    skipped: list[Problem]
+    skipped: list[SkippedRow]
     notes: list[str]  # what the user should know
 
 
@@ -68,8 +68,8 @@ class Target:
     picture_style: str
     prompt_style: str
     write: Callable[[Folder, Sequence[Exported]], list[str]]  # returns the files
-    check: Callable[[Folder], Checked]
+    check: Callable[[Folder], CheckResult]
     picture_path: Callable[[str, int, str], str] = lambda key, n, role: f"references/{key}/{n}-{role}.png"
     media: str = ""  # folder of videos and pictures, "" for the export itself
-    note: str = ""  # what the target cannot hold
+    note: str = ""  # limitation of the target
     holds_masks: bool = False  # they are in pixels and frames of the clips, which therefore stay as in the shards

@@ -10,7 +10,7 @@ from typing import Any
 
 from a2data.store.folder import Folder
 from pipelines.export.probe import Media, is_picture, probe, read_json, root, to_json, to_jsonl
-from pipelines.export.target import Checked, Exported, Problem
+from pipelines.export.target import CheckResult, Exported, SkippedRow
 
 FRAMES = 81  # --video_sample_n_frames and --num_frames of the examples
 VIDEOX_PICTURES = 4
@@ -23,7 +23,7 @@ def write_videox(out: Folder, rows: Sequence[Exported]) -> list[str]:
     "no control".
     """
     folder = root(out)
-    made = [
+    entries = [
         {
             "file_path": row.video,
             "text": row.prompt,
@@ -35,15 +35,15 @@ def write_videox(out: Folder, rows: Sequence[Exported]) -> list[str]:
         }
         for row in rows
     ]
-    out.put(to_json(made), "metadata.json")
+    out.put(to_json(entries), "metadata.json")
     return ["metadata.json"]
 
 
-def check_videox(out: Folder) -> Checked:
+def check_videox(out: Folder) -> CheckResult:
     """Run VideoX-Fun's arithmetic over every row. It replaces a row that it cannot read by another one, at random."""
     folder = root(out)
 
-    def problems(row: dict[str, Any]) -> list[str]:
+    def row_problems(row: dict[str, Any]) -> list[str]:
         found = [] if "control_file_path" in row else ["control_file_path is missing"]
         paths = [path.removeprefix(f"{folder}/") for path in row["object_file_path"]]
         found += [f"{path} does not exist" for path in paths if path.startswith("/") or not is_picture(out, path)]
@@ -57,18 +57,18 @@ def check_videox(out: Folder) -> Checked:
     notes = [
         f"VideoX-Fun takes every --video_sample_stride-th frame: give 1, since clips are at 16 fps; {FRAMES} frames"
     ]
-    return _checked(out, "metadata.json", problems, notes)
+    return _check_rows(out, "metadata.json", row_problems, notes)
 
 
 def videox_frames(media: Media, frames: int = FRAMES, stride: int = 1) -> int:
     """Return the number of frames that VideoX-Fun trains on: those of the sample, cut to 4n+1."""
-    taken = min(frames, media.frames // stride)
-    return (taken - 1) // 4 * 4 + 1 if taken else 0
+    count = min(frames, media.frames // stride)
+    return (count - 1) // 4 * 4 + 1 if count else 0
 
 
 def write_refalign(out: Folder, rows: Sequence[Exported]) -> list[str]:
     """Write the metadata of RefAlign, whose `subject_image` is a folder of pictures in natural order."""
-    made = [
+    entries = [
         {
             "video": row.video,
             "prompt": row.prompt,
@@ -76,20 +76,20 @@ def write_refalign(out: Folder, rows: Sequence[Exported]) -> list[str]:
         }
         for row in rows
     ]
-    out.put(to_json(made), "metadata.json")
+    out.put(to_json(entries), "metadata.json")
     return ["metadata.json"]
 
 
-def check_refalign(out: Folder) -> Checked:
+def check_refalign(out: Folder) -> CheckResult:
     """Run RefAlign's arithmetic over every row."""
 
-    def problems(row: dict[str, Any]) -> list[str]:
+    def row_problems(row: dict[str, Any]) -> list[str]:
         pictures = [name for name in out.names(row["subject_image"]) if name.endswith(".png")]
         found = [] if pictures else [f"the folder {row['subject_image']} does not have any pictures"]
         media = probe(out, row["video"])
         return found + _too_short(refalign_frames(media)) + _sides(media)
 
-    return _checked(out, "metadata.json", problems, ["RefAlign: --data_file_keys video,subject_image"])
+    return _check_rows(out, "metadata.json", row_problems, ["RefAlign: --data_file_keys video,subject_image"])
 
 
 def refalign_frames(media: Media, num_frames: int = FRAMES) -> int:
@@ -104,18 +104,18 @@ def refalign_frames(media: Media, num_frames: int = FRAMES) -> int:
 
 def write_diffsynth(out: Folder, rows: Sequence[Exported]) -> list[str]:
     """Write the metadata of DiffSynth-Studio's VACE, which takes one reference."""
-    made = []
+    entries = []
     for row in rows:
         fields = {"video": row.video, "prompt": row.prompt}
-        made.append(fields | ({"vace_reference_image": row.pictures[0].path} if row.pictures else {}))
-    out.put(to_jsonl(made), "metadata.jsonl")
+        entries.append(fields | ({"vace_reference_image": row.pictures[0].path} if row.pictures else {}))
+    out.put(to_jsonl(entries), "metadata.jsonl")
     return ["metadata.jsonl"]
 
 
-def check_diffsynth(out: Folder) -> Checked:
+def check_diffsynth(out: Folder) -> CheckResult:
     """Run DiffSynth-Studio's arithmetic over every row."""
 
-    def problems(row: dict[str, Any]) -> list[str]:
+    def row_problems(row: dict[str, Any]) -> list[str]:
         path = row.get("vace_reference_image")
         found = (
             [] if isinstance(path, str) and is_picture(out, path) else [f"vace_reference_image {path!r} does not exist"]
@@ -124,7 +124,7 @@ def check_diffsynth(out: Folder) -> Checked:
         return found + _too_short(refalign_frames(media)) + _sides(media)
 
     notes = ["DiffSynth-Studio: --data_file_keys video,vace_reference_image --extra_inputs vace_reference_image"]
-    return _checked(out, "metadata.jsonl", problems, notes)
+    return _check_rows(out, "metadata.jsonl", row_problems, notes)
 
 
 def _too_short(frames: int) -> list[str]:
@@ -136,13 +136,15 @@ def _sides(media: Media) -> list[str]:
     return [f"{media.width} x {media.height} px are not multiples of 16"] if odd else []
 
 
-def _checked(out: Folder, name: str, problems: Callable[[dict[str, Any]], list[str]], notes: list[str]) -> Checked:
+def _check_rows(
+    out: Folder, name: str, problems: Callable[[dict[str, Any]], list[str]], notes: list[str]
+) -> CheckResult:
     rows = read_json(out, name)
     skipped = []
     for number, row in enumerate(rows, 1):
         try:
-            found = problems(row)
+            reasons = problems(row)
         except ValueError as error:
-            found = [str(error)]
-        skipped += [Problem(f"{name} row {number}", why) for why in found]
-    return Checked(len(rows), skipped, notes)
+            reasons = [str(error)]
+        skipped += [SkippedRow(f"{name} row {number}", reason) for reason in reasons]
+    return CheckResult(len(rows), skipped, notes)

@@ -30,10 +30,10 @@ import numpy as np
 from a2data.media.images import to_png, to_rle
 from a2data.media.video import encode
 from pipelines.films import people as demo_people
-from pipelines.films.demo_script import MOVIES, THINGS, Movie, Shot
-from pipelines.films.renderer import blend, delayed, draw, plate
+from pipelines.films.demo_script import MOVIES, OBJECTS, Movie, Shot
+from pipelines.films.renderer import blend, draw, plate, with_start_time
 
-TRUTH_EVERY = 10  # frames between ground-truth annotations
+ANNOTATION_STRIDE = 10  # frames between ground-truth annotations
 
 
 def render(out: Path, seed: int = 0, size: tuple[int, int] = (640, 360), movies: tuple[Movie, ...] = MOVIES) -> Path:
@@ -45,7 +45,7 @@ def render(out: Path, seed: int = 0, size: tuple[int, int] = (640, 360), movies:
     if size[0] * 9 != size[1] * 16 or size[0] % 32 or size[0] < 32:
         raise ValueError(f"size {size[0]} x {size[1]} px: take a multiple of 32 x 18, as the script is framed for 16:9")
     (out / "plates").mkdir(parents=True, exist_ok=True)
-    videos = [_write(movie, out, seed + 100 * number, size) for number, movie in enumerate(movies)]
+    videos = [_write(movie, out, seed + 100 * n, size) for n, movie in enumerate(movies)]
     (out / "truth.json").write_text(json.dumps({"identities": identities(), "videos": videos}, indent=1) + "\n")
     rows = [(movie.file, "CC0-1.0", "a2data demo films", Path(movie.file).stem) for movie in movies]
     with open(out / "manifest.csv", "w", newline="") as file:
@@ -59,18 +59,18 @@ def identities() -> dict[str, dict[str, Any]]:
         name: {"kind": "human", "label": "woman", "outfits": [outfit for outfit, _ in person.coats]}
         for name, person in demo_people.PEOPLE.items()
     }
-    return people | {name: {"kind": "object", "label": label, "outfits": []} for name, label in THINGS.items()}
+    return people | {name: {"kind": "object", "label": label, "outfits": []} for name, label in OBJECTS.items()}
 
 
 def _write(movie: Movie, out: Path, seed: int, size: tuple[int, int]) -> dict[str, Any]:
     """Write one video to `out` and return its ground truth."""
     shots: list[dict[str, Any]] = []
     data = encode(frames(movie, seed, size, shots), movie.fps, crf=22)
-    (out / movie.file).write_bytes(delayed(data, movie.first_pts_s) if movie.first_pts_s else data)
+    (out / movie.file).write_bytes(with_start_time(data, movie.first_pts_s) if movie.first_pts_s else data)
     for number, (truth, shot) in enumerate(zip(shots, movie.shots, strict=True)):
         truth["plate"] = f"plates/{Path(movie.file).stem}-{number}.png"
         (out / truth["plate"]).write_bytes(to_png(plate(shot, 0.0, size)))
-    joints = list(zip(movie.shots, shots, shots[1:], strict=False))
+    shot_pairs = list(zip(movie.shots, shots, shots[1:], strict=False))
     return {
         "file": movie.file,
         "fps": movie.fps,
@@ -78,9 +78,11 @@ def _write(movie: Movie, out: Path, seed: int, size: tuple[int, int]) -> dict[st
         "width": size[0],
         "height": size[1],
         "first_pts_s": movie.first_pts_s,
-        "cuts": [b["start"] for shot, _, b in joints if shot.then == "cut"],
+        "cuts": [b["start"] for shot, _, b in shot_pairs if shot.transition == "cut"],
         "transitions": [
-            {"kind": s.then, "start": a["end"], "end": b["start"]} for s, a, b in joints if s.then != "cut"
+            {"kind": s.transition, "start": a["end"], "end": b["start"]}
+            for s, a, b in shot_pairs
+            if s.transition != "cut"
         ],
         "shots": shots,
     }
@@ -88,39 +90,39 @@ def _write(movie: Movie, out: Path, seed: int, size: tuple[int, int]) -> dict[st
 
 def frames(movie: Movie, seed: int, size: tuple[int, int], shots: list[dict[str, Any]]) -> Iterator[np.ndarray]:
     """Yield the frames of a movie, (h, w, 3) uint8; the ground truth of each shot is appended to `shots` at its end."""
-    number = 0
-    soft = round(movie.transition_s * movie.fps)
+    frame_number = 0
+    transition_frames = round(movie.transition_s * movie.fps)
     for index, shot in enumerate(movie.shots):
         length = round(shot.seconds * movie.fps)
-        truth = _shot_truth(shot, number, length)
+        truth = _shot_truth(shot, frame_number, length)
         for step in range(length):
             picture, masks = draw(shot, step / length, seed + index, size)
-            if step % TRUTH_EVERY == 0 or step == length - 1:
-                _record(truth, number, masks)
+            if step % ANNOTATION_STRIDE == 0 or step == length - 1:
+                _add_sights(truth, frame_number, masks)
             yield picture
-            number += 1
+            frame_number += 1
         shots.append(truth)
-        if shot.then != "cut":
-            after = movie.shots[index + 1]
-            ahead = round(after.seconds * movie.fps)
-            for step in range(soft):  # both shots keep moving during the transition
+        if shot.transition != "cut":
+            next_shot = movie.shots[index + 1]
+            next_length = round(next_shot.seconds * movie.fps)
+            for step in range(transition_frames):  # both shots keep moving during the transition
                 old, _ = draw(shot, (length + step) / length, seed + index, size)
-                new, _ = draw(after, (step - soft) / ahead, seed + index + 1, size)
-                yield blend(old, new, (step + 1) / (soft + 1), shot.then)
-                number += 1
+                new, _ = draw(next_shot, (step - transition_frames) / next_length, seed + index + 1, size)
+                yield blend(old, new, (step + 1) / (transition_frames + 1), shot.transition)
+                frame_number += 1
 
 
 def _shot_truth(shot: Shot, first: int, length: int) -> dict[str, Any]:
     known = identities()
     entities = [
-        {"id": a.id, "kind": known[a.id]["kind"], "label": known[a.id]["label"], "outfit": a.worn, "frames": {}}
+        {"id": a.id, "kind": known[a.id]["kind"], "label": known[a.id]["label"], "outfit": a.outfit_name, "frames": {}}
         for a in shot.actors
     ]
-    where = {"place": shot.place, "light": shot.light, "camera": shot.camera}
-    return {"start": first, "end": first + length, **where, "entities": entities}
+    setting = {"place": shot.place, "light": shot.light, "camera": shot.camera}
+    return {"start": first, "end": first + length, **setting, "entities": entities}
 
 
-def _record(truth: dict[str, Any], frame: int, masks: list[tuple[np.ndarray, float]]) -> None:
+def _add_sights(truth: dict[str, Any], frame: int, masks: list[tuple[np.ndarray, float]]) -> None:
     """Record the visible part of each entity in a frame. Hidden entities are not recorded."""
     for entity, (mask, visible) in zip(truth["entities"], masks, strict=True):
         if mask.any():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pipelines.films.people import PEOPLE
 
-THINGS = {
+OBJECTS = {
     "cup": "red coffee cup",
     "shuttle": "toy space shuttle",
     "ball": "striped ball",
@@ -32,13 +32,13 @@ class Actor:
         return self.id in PEOPLE
 
     @property
-    def worn(self) -> str:
+    def outfit_name(self) -> str:
         """Return the outfit; "" for an object."""
         return (self.outfit or PEOPLE[self.id].coats[0][0]) if self.human else ""
 
-    def where(self, at: float) -> tuple[float, float, float]:
+    def position_at(self, progress: float) -> tuple[float, float, float]:
         """Return x, y and size at a fraction of the shot."""
-        x, y, size = (a + (b - a) * at for a, b in zip(self.start, self.end, strict=True))
+        x, y, size = (a + (b - a) * progress for a, b in zip(self.start, self.end, strict=True))
         return x, y, size
 
 
@@ -55,7 +55,7 @@ class Shot:
     start: View
     end: View
     actors: tuple[Actor, ...]
-    then: str = "cut"  # transition to the next shot: cut, dissolve or fade
+    transition: str = "cut"  # transition to the next shot: cut, dissolve or fade
 
     @property
     def camera(self) -> str:

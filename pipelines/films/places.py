@@ -32,7 +32,7 @@ def plate(place: str) -> np.ndarray:
     return np.rint(paint().clip(0, 255)).astype(np.uint8)
 
 
-def lit(picture: np.ndarray, light: str) -> np.ndarray:
+def relight(picture: np.ndarray, light: str) -> np.ndarray:
     """Relight an (h, w, 3) uint8 picture. Raises KeyError for a light not in LIGHTS."""
     gains, falloff = LIGHTS[light]
     if light == "day":
@@ -56,7 +56,7 @@ def _room() -> np.ndarray:
 
 def _kitchen() -> np.ndarray:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    row, column, joint = _courses(y, x, 36, 72, 2)
+    row, column, joint = _running_bond(y, x, 36, 72, 2)
     glaze = np.random.default_rng(21).uniform(0.9, 1.06, (20, 20))[row, column]
     wall = np.array((150, 188, 190)) * glaze[..., None] * (0.92 + 0.1 * noise(HEIGHT, WIDTH, 22))[..., None]
     wall[joint] = (222, 226, 220)
@@ -77,7 +77,7 @@ def _street() -> np.ndarray:
     from skimage import data
 
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    row, column, joint = _courses(y, x, 20, 60, 3)
+    row, column, joint = _running_bond(y, x, 20, 60, 3)
     burnt = np.random.default_rng(33).uniform(0.74, 1.14, (60, 60))[row, column]
     wall = np.array((164, 84, 64)) * (burnt * (0.8 + 0.36 * noise(HEIGHT, WIDTH, 31, octaves=8)))[..., None]
     wall[joint] = np.array((176, 164, 150)) * (0.8 + 0.3 * noise(HEIGHT, WIDTH, 34, octaves=8)[joint])[:, None]
@@ -114,8 +114,8 @@ def _park() -> np.ndarray:
     ):
         cv2.rectangle(scene, (x - radius // 9, top), (x + radius // 9, 330), (74, 56, 42), -1)
         for _ in range(420):  # tufts of leaves, lighter above
-            far, around = 0.9 * radius * rng.uniform(0, 1) ** 0.6, rng.uniform(0, 2 * np.pi)
-            dx, dy = far * np.cos(around), far * np.sin(around)
+            distance, angle = 0.9 * radius * rng.uniform(0, 1) ** 0.6, rng.uniform(0, 2 * np.pi)
+            dx, dy = distance * np.cos(angle), distance * np.sin(angle)
             light = 0.8 - 0.3 * dy / radius + rng.uniform(-0.2, 0.2)
             colour = (np.array((62, 108, 44)) * light).clip(0, 255).tolist()
             cv2.circle(
@@ -149,18 +149,20 @@ def _launch_pad() -> np.ndarray:
     return scene
 
 
-def _courses(y: np.ndarray, x: np.ndarray, tall: int, wide: int, gap: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _running_bond(
+    y: np.ndarray, x: np.ndarray, brick_height: int, brick_width: int, gap: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return row and column of each pixel's brick or tile in running bond, and the mask of the joints."""
-    row = y // tall
-    along = x + row % 2 * (wide // 2)
-    return row, along // wide, (y % tall < gap) | (along % wide < gap)
+    row = y // brick_height
+    offset_x = x + row % 2 * (brick_width // 2)
+    return row, offset_x // brick_width, (y % brick_height < gap) | (offset_x % brick_width < gap)
 
 
 def _window(wall: np.ndarray, left: int, top: int, width: int, height: int) -> None:
     view = np.linspace((150, 196, 236), (226, 236, 238), height)[:, None] * np.ones((1, width, 1))
     x = np.linspace(0, 3, width) + left
-    for rise, colour in ((0.30, (150, 172, 158)), (0.18, (112, 144, 100))):
-        hills = height * (1 - rise - 0.06 * np.sin(x * 9 * rise) - 0.02 * np.sin(x * 7))
+    for hill_height, colour in ((0.30, (150, 172, 158)), (0.18, (112, 144, 100))):
+        hills = height * (1 - hill_height - 0.06 * np.sin(x * 9 * hill_height) - 0.02 * np.sin(x * 7))
         view[np.arange(height)[:, None] > hills] = colour
     wall[top - 10 : top + height + 10, left - 10 : left + width + 10] = (238, 234, 226)
     wall[top : top + height, left : left + width] = view
@@ -178,11 +180,13 @@ def _shelf(wall: np.ndarray, left: int, top: int, width: int, seed: int, jars: b
     wall[board + 9 : board + 24, left + 4 : left + width + 6] *= 0.7
     x = left + 6
     while x < left + width - 36:
-        step, tall = (30, int(rng.integers(34, 50))) if jars else (int(rng.integers(9, 22)), int(rng.integers(48, 76)))
+        step, book_height = (
+            (30, int(rng.integers(34, 50))) if jars else (int(rng.integers(9, 22)), int(rng.integers(48, 76)))
+        )
         colour = rng.uniform(60, 210, 3)
         round_light = np.sin(np.linspace(0.5, 2.9, step - 2))[None, :, None] * 0.5 + 0.55
-        wall[board - tall : board, x : x + step - 2] = colour * round_light
-        wall[board - tall + 6 : board - tall + 10, x : x + step - 2] *= 0.6
+        wall[board - book_height : board, x : x + step - 2] = colour * round_light
+        wall[board - book_height + 6 : board - book_height + 10, x : x + step - 2] *= 0.6
         x += step + (8 if jars else 0)
     wall[board : board + 9, left : left + width] = (112, 74, 44)
     wall[board : board + 2, left : left + width] *= 1.3

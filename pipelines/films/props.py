@@ -9,13 +9,13 @@ from functools import cache
 import cv2
 import numpy as np
 
-from pipelines.films.people import matte, points, premultiplied
+from pipelines.films.people import matte, parse_points, premultiplied
 
-CUP_OUTLINE = points(
+CUP_OUTLINE = parse_points(
     """77,225 82,185 100,140 140,95 180,72 190,50 220,27 260,18 310,18 350,27 385,50 398,70 405,66 418,68 425,78 419,98
     450,140 470,185 478,225 470,270 445,310 405,345 360,370 310,385 260,388 210,378 160,355 115,315 85,270"""
 )
-SHUTTLE_OUTLINE = points(
+SHUTTLE_OUTLINE = parse_points(
     """400,0 395,45 388,40 380,45 378,115 376,130 376,180 355,205 353,222 378,228 367,265 370,278 385,288 415,290
     470,278 468,270 458,262 456,230 456,190 455,60 446,40 437,45 434,20 425,2 415,0"""
 )
@@ -27,24 +27,24 @@ def prop(name: str) -> np.ndarray:
     from skimage import data
 
     if name == "cup":
-        return _cropped(data.coffee(), CUP_OUTLINE)
+        return _cut_out_prop(data.coffee(), CUP_OUTLINE)
     if name == "shuttle":
-        return _cropped(data.astronaut(), SHUTTLE_OUTLINE)
+        return _cut_out_prop(data.astronaut(), SHUTTLE_OUTLINE)
     return premultiplied({"ball": ball, "suitcase": suitcase, "plant": plant}[name]())
 
 
-def _cropped(picture: np.ndarray, outline: np.ndarray) -> np.ndarray:
+def _cut_out_prop(picture: np.ndarray, outline: np.ndarray) -> np.ndarray:
     rgba = premultiplied(np.dstack([picture.astype(np.float32), matte(picture, outline)]))
     ys, xs = np.nonzero(rgba[..., 3])
     return rgba[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
 
 
-def ball(turn: float = 0.0, side: int = 200) -> np.ndarray:
-    """Draw a striped beach ball, (side, side, 4) float32, rotated by `turn` radians in the picture plane."""
+def ball(angle_rad: float = 0.0, side: int = 200) -> np.ndarray:
+    """Draw a striped beach ball, (side, side, 4) float32, rotated by `angle_rad` radians in the picture plane."""
     y, x = (np.mgrid[:side, :side] + 0.5) / side * 2 - 1
     r2 = x**2 + y**2
     z = np.sqrt(np.clip(1 - r2, 0, 1))
-    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    u, v = x * np.cos(angle_rad) + y * np.sin(angle_rad), y * np.cos(angle_rad) - x * np.sin(angle_rad)
     # the pole is tilted towards the camera, so that the point where the stripes meet is visible
     tilted, depth = u * 0.8 - z * 0.6, z * 0.8 + u * 0.6
     stripe = np.floor(np.arctan2(v, tilted) / (2 * np.pi) * 6).astype(int) % 6
@@ -95,8 +95,8 @@ def plant() -> np.ndarray:
     for number in (0, 12, 2, 10, 4, 8, 6, 1, 11, 3, 9, 5, 7):  # outer leaves behind inner ones
         _leaf(rgba, angles[number] + rng.uniform(-0.08, 0.08), 150 + rng.uniform(-25, 25), rng.uniform(0.75, 1.15))
     x = np.arange(width) + np.zeros((height, 1))
-    across = (x - width / 2) / 58
-    clay = np.array((190, 96, 58)) * (1.15 - 0.55 * np.clip(across + 0.35, 0, 2) ** 1.5)[..., None].clip(0.4, 1.2)
+    normal_x = (x - width / 2) / 58
+    clay = np.array((190, 96, 58)) * (1.15 - 0.55 * np.clip(normal_x + 0.35, 0, 2) ** 1.5)[..., None].clip(0.4, 1.2)
     clay *= (0.92 + 0.16 * noise(height, width, 9, octaves=6))[..., None]
     clay[244:250] *= 0.7  # the shadow of the rim
     pot: np.ndarray = np.zeros((height, width), np.float32)

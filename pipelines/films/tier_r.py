@@ -19,10 +19,10 @@ def draft(out: Path, videos: Sequence[str]) -> Truth:
     """
     out.mkdir(parents=True, exist_ok=True)
     names = [Path(path).name for path in videos]
-    twice = sorted({Path(n).stem for n in names if [Path(m).stem for m in names].count(Path(n).stem) > 1})
-    if twice or not names:
+    duplicates = sorted({Path(n).stem for n in names if [Path(m).stem for m in names].count(Path(n).stem) > 1})
+    if duplicates or not names:
         raise ValueError(
-            f"two videos have the name {twice[0]}: rename one" if twice else "name the videos to be labelled"
+            f"two videos have the name {duplicates[0]}: rename one" if duplicates else "name the videos to be labelled"
         )
     truth = Truth("R", [draft_film(path) for path in videos])
     save(truth, out)
@@ -31,16 +31,16 @@ def draft(out: Path, videos: Sequence[str]) -> Truth:
 
 def draft_film(path: str) -> Film:
     """Decode a video and return its draft truth. Thumbnails show the picture as coded, so a rotated video gets none."""
-    facts = video.probe(path)
-    thumbs = [images.thumb(frame.picture.to_ndarray(format="rgb24")) for frame in video.read(path, facts.stream)]
+    info = video.probe(path)
+    thumbs = [images.thumb(frame.picture.to_ndarray(format="rgb24")) for frame in video.read(path, info.stream)]
     return Film(
         Path(path).name,
-        facts.fps,
+        info.fps,
         len(thumbs),
-        facts.width,
-        facts.height,
+        info.width,
+        info.height,
         [],
         [Shot(0, len(thumbs))],
         labelled=["human"],
-        thumbs=None if facts.rotation else np.stack(thumbs),
+        thumbs=None if info.rotation else np.stack(thumbs),
     )

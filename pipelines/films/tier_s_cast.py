@@ -13,7 +13,7 @@ from pipelines.films.places import LIGHTS
 
 TEAL, CRIMSON, OLIVE, KHAKI = (32, 110, 118), (150, 40, 60), (92, 104, 58), (150, 128, 92)
 COATS = {"teal coat": TEAL, "crimson coat": CRIMSON, "olive coat": OLIVE, "khaki uniform": KHAKI}
-WORN = {  # colours of outfits that consist of more than one paint
+MULTICOLOUR_OUTFITS = {  # colours of outfits that consist of more than one paint
     "orange space suit": ["orange", "red", "brown"],
     "navy uniform": ["black", "blue", "grey"],
 }
@@ -22,18 +22,18 @@ WORN = {  # colours of outfits that consist of more than one paint
 LOOKALIKE = replace(PEOPLE["guide"], shape=Shape(0.019, -0.026, -0.019, 0.182, -0.054, 0.023, 0.010, -0.003, 0.002))
 
 
-def _dressed(who: Person, *outfits: str) -> Person:
-    coats = dict(who.coats)
-    return replace(who, coats=tuple((name, coats[name] if name in coats else COATS[name]) for name in outfits))
+def _with_outfits(person: Person, *outfits: str) -> Person:
+    coats = dict(person.coats)
+    return replace(person, coats=tuple((name, coats[name] if name in coats else COATS[name]) for name in outfits))
 
 
 CAST = {
-    "astronaut": _dressed(PEOPLE["astronaut"], "orange space suit", "teal coat"),
-    "guide": _dressed(PEOPLE["guide"], "crimson coat", "teal coat"),
-    "cousin": _dressed(LOOKALIKE, "crimson coat"),
-    "gardener": _dressed(PEOPLE["gardener"], "olive coat", "crimson coat"),
-    "admiral": _dressed(PEOPLE["admiral"], "navy uniform"),
-    "captain": _dressed(PEOPLE["captain"], "khaki uniform"),
+    "astronaut": _with_outfits(PEOPLE["astronaut"], "orange space suit", "teal coat"),
+    "guide": _with_outfits(PEOPLE["guide"], "crimson coat", "teal coat"),
+    "cousin": _with_outfits(LOOKALIKE, "crimson coat"),
+    "gardener": _with_outfits(PEOPLE["gardener"], "olive coat", "crimson coat"),
+    "admiral": _with_outfits(PEOPLE["admiral"], "navy uniform"),
+    "captain": _with_outfits(PEOPLE["captain"], "khaki uniform"),
 }
 LOOKALIKES = {"guide": "cousin", "cousin": "guide", "suitcase": "green suitcase", "green suitcase": "suitcase"}
 NOUNS = {
@@ -47,7 +47,7 @@ NOUNS = {
 
 
 @cache
-def thing(name: str) -> np.ndarray:
+def object_sprite(name: str) -> np.ndarray:
     """Return an object, (h, w, 4) uint8 premultiplied RGBA. Raises KeyError for an unknown name."""
     if name != "green suitcase":
         return props.prop(name)
@@ -60,38 +60,38 @@ def thing(name: str) -> np.ndarray:
 
 def top_colours(outfit: str, light: str) -> list[str]:
     """Return the correct colour names of an outfit in a light, the likeliest first: those of its paint when lit and in shade."""
-    if outfit in WORN:
-        return WORN[outfit]
+    if outfit in MULTICOLOUR_OUTFITS:
+        return MULTICOLOUR_OUTFITS[outfit]
     gains = np.array(LIGHTS[light][0])
     shades = np.array([1.0, 0.8, 0.65, 0.5])[:, None]
     paint = np.concatenate([np.array(COATS[outfit]) * shades * gains, np.array(COATS[outfit]) * shades])
-    return _names(paint.clip(0, 255).astype(np.uint8), 0.0)
+    return _colour_names(paint.clip(0, 255).astype(np.uint8), 0.0)
 
 
 @cache
-def thing_colours(name: str, light: str) -> tuple[str, ...]:
+def object_colours(name: str, light: str) -> tuple[str, ...]:
     """Return the colour names that cover at least 8 % of an object in a light, the most frequent first."""
-    sprite = thing(name)
+    sprite = object_sprite(name)
     solid = sprite[sprite[..., 3] > 240][:, :3] * np.array(LIGHTS[light][0])
-    return tuple(_names(solid.clip(0, 255).astype(np.uint8), 0.08))
+    return tuple(_colour_names(solid.clip(0, 255).astype(np.uint8), 0.08))
 
 
 def place_colours(plate: np.ndarray) -> list[str]:
     """Return the colour names that cover at least 4 % of a plate, (h, w, 3) uint8 RGB, the most frequent first."""
-    return _names(cv2.resize(plate, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).reshape(-1, 3), 0.04)
+    return _colour_names(cv2.resize(plate, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).reshape(-1, 3), 0.04)
 
 
-def _names(pixels: np.ndarray, least: float) -> list[str]:
-    found, counts = np.unique(colours.names(pixels), return_counts=True)
+def _colour_names(pixels: np.ndarray, min_fraction: float) -> list[str]:
+    codes, counts = np.unique(colours.names(pixels), return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return [colours.NAMES[found[n]] for n in order if counts[n] >= least * len(pixels)]
+    return [colours.NAMES[codes[n]] for n in order if counts[n] >= min_fraction * len(pixels)]
 
 
 @cache
 def poster(person: str, width_px: int = 100) -> np.ndarray:
     """Draw a framed photograph of a person, (h, w, 3) uint8, to hang on a wall."""
-    who = CAST[person]
-    figure = people.dressed(who, who.coats[-1][0])
+    member = CAST[person]
+    figure = people.figure_of(member, member.coats[-1][0])
     head = figure.head[..., 3] > 127
     ys, xs = np.nonzero(head)
     picture = np.full((*head.shape, 3), (206, 214, 220), np.uint8)

@@ -45,17 +45,17 @@ class Sight:
         return out
 
 
-def sight(shown: np.ndarray, visible: float, soft: bool = False) -> Sight:
+def sight(pixels: np.ndarray, visible: float, soft: bool = False) -> Sight:
     """Return the sight of an (h, w) alpha, bool or 0 to 1, that is at least 0.5 somewhere. soft: keep the alpha too."""
-    mask = np.asarray(shown) >= 0.5
-    box = bounds(np.asarray(shown) > 1 / 512 if soft else mask)
+    mask = np.asarray(pixels) >= 0.5
+    box = bounds(np.asarray(pixels) > 1 / 512 if soft else mask)
     x0, y0, x1, y1 = (int(v) for v in box)
-    grey = np.rint(np.asarray(shown, np.float32)[y0:y1, x0:x1] * 255).astype(np.uint8)
-    alpha = _text(to_png(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))) if soft else ""
-    return Sight(box, round(float(visible), 4), _text(to_rle(mask)), alpha)
+    grey = np.rint(np.asarray(pixels, np.float32)[y0:y1, x0:x1] * 255).astype(np.uint8)
+    alpha = _base64(to_png(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))) if soft else ""
+    return Sight(box, round(float(visible), 4), _base64(to_rle(mask)), alpha)
 
 
-def _text(data: bytes) -> str:
+def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
@@ -120,7 +120,7 @@ class Film:
         """Return the shot of a frame; None in a transition."""
         return next((shot for shot in self.shots if shot.start <= frame < shot.end), None)
 
-    def seen(self, entity: Entity, frame: int) -> Sight | None:
+    def sight_of(self, entity: Entity, frame: int) -> Sight | None:
         """Return the nearest sight of an entity within `reach` of a frame; None if it is hidden or not annotated there."""
         nearest = min(entity.sights, key=lambda known: (abs(known - frame), known), default=None)
         return entity.sights[nearest] if nearest is not None and abs(nearest - frame) <= self.reach else None
@@ -144,9 +144,9 @@ class Unit:
     def entity(self, name: str) -> Entity | None:
         return next((e for e in self.shot.entities if e.id == name), None)
 
-    def wanted(self, least_area: float = 0.02) -> list[Entity]:
+    def expected_entities(self, min_area: float = 0.02) -> list[Entity]:
         """Return the entities to be found: at least half visible in half of the frames, with this fraction of the picture."""
-        return [e for e in self.shot.entities if e.kind in KINDS and self.size(e) >= least_area]
+        return [e for e in self.shot.entities if e.kind in KINDS and self.size(e) >= min_area]
 
     def size(self, entity: Entity) -> float:
         """Return the entity's median fraction of the picture, 0 to 1; frames where less than half is visible count 0.
@@ -160,10 +160,10 @@ class Unit:
         areas = [self._area(entity.sights.get(frame)) for frame in known]
         return float(np.median(areas)) if areas else 0.0
 
-    def _area(self, seen: Sight | None) -> float:
-        if seen is None or seen.visible < 0.5:
+    def _area(self, sight: Sight | None) -> float:
+        if sight is None or sight.visible < 0.5:
             return 0.0
-        return float(seen.pixels(self.film.height, self.film.width).mean())
+        return float(sight.pixels(self.film.height, self.film.width).mean())
 
 
 @dataclass(frozen=True)
@@ -183,17 +183,19 @@ class Truth:
         return [Unit(film, shot) for film in self.films for shot in film.shots]
 
     @cached_property
-    def wanted(self) -> dict[tuple[str, int], list[Entity]]:
+    def expected(self) -> dict[tuple[str, int], list[Entity]]:
         """Entities to be found in each unit."""
-        return {unit.key: unit.wanted() for unit in self.units}
+        return {unit.key: unit.expected_entities() for unit in self.units}
 
     @cached_property
     def eligible(self) -> dict[tuple[str, int], set[str]]:
         """Ids of the entities to be found in each unit that also cover 1 % of the picture in a shot of another take."""
-        shown = [(unit.take, {e.id for e in unit.wanted(0.01)}) for unit in self.units]
+        ids_by_take = [(unit.take, {e.id for e in unit.expected_entities(0.01)}) for unit in self.units]
         return {
             unit.key: {
-                e.id for e in self.wanted[unit.key] if any(e.id in ids for take, ids in shown if take != unit.take)
+                e.id
+                for e in self.expected[unit.key]
+                if any(e.id in ids for take, ids in ids_by_take if take != unit.take)
             }
             for unit in self.units
         }
@@ -201,14 +203,14 @@ class Truth:
     @property
     def achievable(self) -> list[tuple[str, int]]:
         """Units with at least one entity to be found in which every such entity can have a reference."""
-        return [key for key, wanted in self.wanted.items() if wanted and len(self.eligible[key]) == len(wanted)]
+        return [key for key, entities in self.expected.items() if entities and len(self.eligible[key]) == len(entities)]
 
 
 def save(truth: Truth, folder: Path) -> None:
     """Write the truth files of a set. The caller writes the films and the plates."""
     names = [film.file for film in truth.films]
-    about = {"format": FORMAT, "tier": truth.tier, "seed": truth.seed, "films": names}
-    (folder / "set.json").write_text(json.dumps(about, indent=1) + "\n")
+    header = {"format": FORMAT, "tier": truth.tier, "seed": truth.seed, "films": names}
+    (folder / "set.json").write_text(json.dumps(header, indent=1) + "\n")
     for film in truth.films:
         stem = Path(film.file).stem
         data = {name: value for name, value in vars(film).items() if name != "thumbs"}
@@ -222,10 +224,10 @@ def load(folder: Path) -> Truth:
     """Read a set written by `save` or by hand. Raises ValueError if it is missing, invalid or inconsistent."""
     if not (folder / "set.json").exists():
         raise ValueError(f"{folder} has no set.json: make one with `a2data triplet-bench make {folder}`")
-    about = json.loads((folder / "set.json").read_text())
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{folder / 'set.json'} is {about.get('format')!r}; this version reads {FORMAT!r}")
-    return Truth(about["tier"], [_film(folder, name) for name in about["films"]], about.get("seed", 0))
+    header = json.loads((folder / "set.json").read_text())
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{folder / 'set.json'} is {header.get('format')!r}; this version reads {FORMAT!r}")
+    return Truth(header["tier"], [_film(folder, name) for name in header["films"]], header.get("seed", 0))
 
 
 def _film(folder: Path, name: str) -> Film:
@@ -248,17 +250,17 @@ def _film(folder: Path, name: str) -> Film:
 def _shot(data: dict[str, Any]) -> Shot:
     entities = []
     for entity in data.get("entities", []):
-        seen = {int(k): Sight(**v | {"box": tuple(v["box"])}) for k, v in entity.get("sights", {}).items()}
-        entities.append(Entity(**entity | {"sights": seen}))
+        sights = {int(k): Sight(**v | {"box": tuple(v["box"])}) for k, v in entity.get("sights", {}).items()}
+        entities.append(Entity(**entity | {"sights": sights}))
     return Shot(**data | {"entities": entities})
 
 
-def check(shots: Iterable[Shot], frames: int, where: str) -> None:
+def check(shots: Iterable[Shot], frames: int, path: str) -> None:
     """Raise ValueError if shots overlap, are not in order or extend beyond the film."""
     end = 0
     for shot in shots:
         if not end <= shot.start < shot.end <= frames:
             raise ValueError(
-                f"{where}: a shot from {shot.start} to {shot.end} after one that ends at {end}, in {frames} frames"
+                f"{path}: a shot from {shot.start} to {shot.end} after one that ends at {end}, in {frames} frames"
             )
         end = shot.end

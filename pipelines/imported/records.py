@@ -1,4 +1,4 @@
-"""Rows of the table `imported`, which `a2data import` writes beside the manifest: what a data set says about a clip."""
+"""Rows of the table `imported`, which `a2data import` writes beside the manifest: the annotations of a clip."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ REFERENCE = "reference"  # purpose of a clip that only shows a reference
 
 
 @dataclass(frozen=True)
-class Shown:
+class ImportedElement:
     """An element of a clip."""
 
     element_id: str
@@ -24,7 +24,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Named:
+class ImportedPhrase:
     """A phrase of the prompt and its element."""
 
     element_id: str
@@ -34,7 +34,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Paired:
+class ImportedPair:
     """An element and the element of another clip that is its reference."""
 
     element_id: str
@@ -57,6 +57,6 @@ class ImportedClip:
     crop: Box
     """of the source picture, pixels; all 0: the whole"""
     prompt: str
-    shown: list[Shown]
-    named: list[Named]
-    paired: list[Paired]
+    shown: list[ImportedElement]
+    named: list[ImportedPhrase]
+    paired: list[ImportedPair]

@@ -1,6 +1,6 @@
 """Audit section of the report: single pairs with every rule, its value and threshold, and both frames with outlines.
 
-The page contains all scores of up to MOST_PAIRS pairs, so that it can recount under other thresholds, and pictures of some.
+The page contains all scores of up to MAX_PAIRS pairs, so that it can recount under other thresholds, and pictures of some.
 """
 
 import base64
@@ -22,10 +22,10 @@ from a2data.store.tables import Store
 from pipelines.report import contact_sheets
 from stages.retrieve.rejections import failed_rules
 
-MOST_PAIRS = 100_000  # pairs with scores in the page, spread evenly over all
+MAX_PAIRS = 100_000  # pairs with scores in the page, spread evenly over all
 FRAME_PX = 480  # longer side of a frame in the page
 # the components of a copy risk
-PARTS = (
+COPY_RISK_PARTS = (
     "thumbnail_distance",
     "pixel_distance",
     "silhouette_distance",
@@ -61,7 +61,7 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class _Seen:  # columns of the tables of elements
+class _ElementColumns:  # columns of the tables of elements
     clip_id: str
     element_id: str
     label: str
@@ -70,64 +70,70 @@ class _Seen:  # columns of the tables of elements
     mask: bytes
 
 
-def audit(store: Store, tables: Sequence[str], rejects: Iterable[Reject], require: str, most: int = 80) -> Audit:
-    """Return all pairs of retrieve, with pictures of at most `most`: half near a threshold, the rest spread evenly.
+def audit(
+    store: Store, tables: Sequence[str], rejects: Iterable[Reject], require: str, max_pictures: int = 80
+) -> Audit:
+    """Return all pairs of retrieve, with pictures of at most `max_pictures`: half near a threshold, the rest spread evenly.
 
     tables: those with elements. rejects: those of retrieve.
     require: kinds of which a triplet needs a reference, "human|object|face" (see stages/pack/stage.py).
     """
-    pairs, total = pairs_of(store, rejects)
-    drawn = pictures(store, tables, [pairs[n] for n in chosen(pairs, most)])
-    triplets = contact_sheets.shards_holding(store, "pack")
-    about = scores(pairs, require.split("|"), {*triplets}, total)
-    known = drawn["elements"]
-    pictured = sum(pair.target in known and pair.source in known for pair in pairs)
-    return Audit(_json(about), _json(drawn), total, len(pairs), pictured)
+    pairs, total = read_pairs(store, rejects)
+    picture_data = pictures(store, tables, [pairs[n] for n in select_pairs(pairs, max_pictures)])
+    triplets = contact_sheets.shards_by_clip(store, "pack")
+    score_data = scores(pairs, require.split("|"), {*triplets}, total)
+    pictured_elements = picture_data["elements"]
+    pictured = sum(pair.target in pictured_elements and pair.source in pictured_elements for pair in pairs)
+    return Audit(_script_json(score_data), _script_json(picture_data), total, len(pairs), pictured)
 
 
-def pairs_of(store: Store, rejects: Iterable[Reject]) -> tuple[list[Pair], int]:
-    """Return up to MOST_PAIRS pairs of retrieve, references first, and the number of all. rejects: those of retrieve."""
+def read_pairs(store: Store, rejects: Iterable[Reject]) -> tuple[list[Pair], int]:
+    """Return up to MAX_PAIRS pairs of retrieve, references first, and the number of all. rejects: those of retrieve."""
     rows = store.read_all("retrieve", Reference)
-    refused = [pair for reject in rejects if (pair := _refused(reject))]
-    total = len(rows) + len(refused)
-    if total > MOST_PAIRS:  # sampled in proportion, so that the page's counts are a fraction of all
-        keep = round(MOST_PAIRS * len(rows) / total)
-        rows = rows.take(np.linspace(0, max(len(rows) - 1, 0), keep).astype(np.int64))
-        refused = contact_sheets.spread(refused, MOST_PAIRS - keep)
-    return [*_accepted(rows), *refused], total
+    rejected = [pair for reject in rejects if (pair := _rejected_pair(reject))]
+    total = len(rows) + len(rejected)
+    if total > MAX_PAIRS:  # sampled in proportion, so that the page's counts are a fraction of all
+        num_accepted = round(MAX_PAIRS * len(rows) / total)
+        rows = rows.take(np.linspace(0, max(len(rows) - 1, 0), num_accepted).astype(np.int64))
+        rejected = contact_sheets.sample_evenly(rejected, MAX_PAIRS - num_accepted)
+    return [*_accepted_pairs(rows), *rejected], total
 
 
-def _accepted(rows: pa.Table) -> list[Pair]:
-    known = [name for name in PARTS if name in rows.column_names]
-    columns = ["element_id", "source_element_id", "kind", "identity", "rules", *known]
-    found = []
+def _accepted_pairs(rows: pa.Table) -> list[Pair]:
+    components = [name for name in COPY_RISK_PARTS if name in rows.column_names]
+    columns = ["element_id", "source_element_id", "kind", "identity", "rules", *components]
+    pairs = []
     for row in rows.select(columns).to_pylist():
-        parts = {name: row[name] for name in known if row[name] >= 0}
+        parts = {name: row[name] for name in components if row[name] >= 0}
         rules = [Rule(**rule) for rule in row["rules"]]
-        about = (row["kind"], True, "", row["identity"], rules, parts)
-        found.append(Pair(row["element_id"], row["source_element_id"], *about))
-    return found
+        outcome = (row["kind"], True, "", row["identity"], rules, parts)
+        pairs.append(Pair(row["element_id"], row["source_element_id"], *outcome))
+    return pairs
 
 
-def _refused(reject: Reject) -> Pair | None:
+def _rejected_pair(reject: Reject) -> Pair | None:
     """Return the pair of a reject; None if the element did not have a candidate."""
     source, rules = failed_rules(reject)
     kind = reject.key.split("/")[1]
     return Pair(reject.key, source, kind, False, reject.reason, -1, rules, {}) if rules else None
 
 
-def chosen(pairs: list[Pair], most: int) -> list[int]:
+def select_pairs(pairs: list[Pair], limit: int) -> list[int]:
     """Return the numbers of the pairs with pictures: half nearest to one of their thresholds, half spread evenly over all."""
-    near = sorted(range(len(pairs)), key=lambda n: (min(map(distance, pairs[n].rules), default=math.inf), n))
-    return list(dict.fromkeys([*near[: most // 2], *contact_sheets.spread(list(range(len(pairs))), most), *near]))[
-        :most
-    ]
+    by_distance = sorted(
+        range(len(pairs)), key=lambda n: (min(map(threshold_distance, pairs[n].rules), default=math.inf), n)
+    )
+    return list(
+        dict.fromkeys(
+            [*by_distance[: limit // 2], *contact_sheets.sample_evenly(list(range(len(pairs))), limit), *by_distance]
+        )
+    )[:limit]
 
 
-def distance(rule: Rule) -> float:
+def threshold_distance(rule: Rule) -> float:
     """Return the distance from the value to the nearer threshold; inf without a threshold."""
-    ends = [end for end in (rule.low, rule.high) if math.isfinite(end)]
-    return min((abs(rule.value - end) for end in ends), default=math.inf)
+    thresholds = [threshold for threshold in (rule.low, rule.high) if math.isfinite(threshold)]
+    return min((abs(rule.value - threshold) for threshold in thresholds), default=math.inf)
 
 
 def scores(pairs: list[Pair], require: list[str], triplets: set[str], total: int) -> dict[str, Any]:
@@ -137,8 +143,8 @@ def scores(pairs: list[Pair], require: list[str], triplets: set[str], total: int
     that applies to each ("" for the first). Numbers are base64 of little-endian int32 and float32. triplets: packed clips, as
     numbers of `clips`.
     """
-    owners = sorted({name.split("/")[0] for pair in pairs for name in (pair.target, pair.source)})
-    clips = {clip: n for n, clip in enumerate(owners)}
+    clip_ids = sorted({name.split("/")[0] for pair in pairs for name in (pair.target, pair.source)})
+    clips = {clip: n for n, clip in enumerate(clip_ids)}
     kinds = sorted({p.kind for p in pairs})
     reasons = sorted({p.reason for p in pairs})
     rules: dict[str, list[tuple[int, Rule]]] = defaultdict(list)
@@ -148,43 +154,43 @@ def scores(pairs: list[Pair], require: list[str], triplets: set[str], total: int
             rules[rule.name].append((n, rule))
         for name, value in pair.parts.items():
             parts[name].append((n, Rule(name, value, -math.inf, math.inf)))
-    ends = ((p.target, p.source) for p in pairs)
-    names = [tuple(name.partition("/") for name in pair) for pair in ends]
-    tails = sorted({name[2] for pair in names for name in pair})
-    tail = {name: n for n, name in enumerate(tails)}
+    keys = ((p.target, p.source) for p in pairs)
+    names = [tuple(name.partition("/") for name in pair) for pair in keys]
+    suffixes = sorted({name[2] for pair in names for name in pair})
+    suffix_number = {name: n for n, name in enumerate(suffixes)}
     return {
         "total": total,
         "clips": list(clips),
-        "tails": tails,
+        "tails": suffixes,
         "kinds": kinds,
         "reasons": reasons,
         "require": require,
-        "target": _int32([(clips[t[0]], tail[t[2]]) for t, _ in names]),
-        "source": _int32([(clips[s[0]], tail[s[2]]) for _, s in names]),
+        "target": _int32([(clips[t[0]], suffix_number[t[2]]) for t, _ in names]),
+        "source": _int32([(clips[s[0]], suffix_number[s[2]]) for _, s in names]),
         "kind": _int32([kinds.index(p.kind) for p in pairs]),
         "reason": _int32([reasons.index(p.reason) for p in pairs]),
         "accepted": _int32([p.accepted for p in pairs]),
         "identity": [p.identity for p in pairs],
         "triplets": _int32(sorted(clips[clip] for clip in triplets & clips.keys())),
-        "rules": [_column(name, held) for name, held in rules.items()],
-        "parts": [_column(name, held) for name, held in parts.items()],
+        "rules": [_rule_column(name, values) for name, values in rules.items()],
+        "parts": [_rule_column(name, values) for name, values in parts.items()],
     }
 
 
-def _column(name: str, held: list[tuple[int, Rule]]) -> dict[str, Any]:
-    limits = sorted({(rule.low, rule.high) for _, rule in held})
-    number = {limit: n for n, limit in enumerate(limits)}
-    values = np.array([rule.value for _, rule in held], "<f4")
+def _rule_column(name: str, rows: list[tuple[int, Rule]]) -> dict[str, Any]:
+    limits = sorted({(rule.low, rule.high) for _, rule in rows})
+    limit_number = {limit: n for n, limit in enumerate(limits)}
+    values = np.array([rule.value for _, rule in rows], "<f4")
     return {
         "name": name,
-        "limits": [[_number(low), _number(high)] for low, high in limits],
-        "rows": _int32([n for n, _ in held]) if [n for n, _ in held] != list(range(len(held))) else "",
-        "limit": _int32([number[rule.low, rule.high] for _, rule in held]) if len(limits) > 1 else "",
+        "limits": [[_finite_or_none(low), _finite_or_none(high)] for low, high in limits],
+        "rows": _int32([n for n, _ in rows]) if [n for n, _ in rows] != list(range(len(rows))) else "",
+        "limit": _int32([limit_number[rule.low, rule.high] for _, rule in rows]) if len(limits) > 1 else "",
         "values": base64.b64encode(values.tobytes()).decode(),
     }
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     """Return None for an infinite value, since JSON cannot represent it and an infinite limit is not a limit."""
     return value if math.isfinite(value) else None
 
@@ -201,41 +207,51 @@ def pictures(store: Store, tables: Sequence[str], pairs: list[Pair]) -> dict[str
 
     Elements that are no longer in any table are omitted.
     """
-    wanted = {name for pair in pairs for name in (pair.target, pair.source)}
-    shard_of = contact_sheets.shards_holding(store, "segment") if wanted else {}
+    element_ids = {name for pair in pairs for name in (pair.target, pair.source)}
+    shard_of = contact_sheets.shards_by_clip(store, "segment") if element_ids else {}
     by_shard: dict[int, set[str]] = defaultdict(set)
-    for name in wanted:
+    for name in element_ids:
         if (shard := shard_of.get(name.split("/")[0])) is not None:
             by_shard[shard].add(name)
     frames: list[str] = []
     elements: dict[str, list] = {}
     for shard, names in sorted(by_shard.items()):
-        seen = [
+        rows_of_shard = [
             row
             for table in tables
             if shard in store.shards(table)
-            for _, rows in store.groups(table, shard, _Seen, "element_id", names)
+            for _, rows in store.groups(table, shard, _ElementColumns, "element_id", names)
             for row in rows
         ]
-        of_clip = defaultdict(list)
-        for row in seen:
-            of_clip[row.clip_id].append(row)
-        for clip_id, (film, *_) in store.groups("segment", shard, ClipVideo, "clip_id", set(of_clip)):
-            places = {frame: len(frames) + n for n, frame in enumerate(sorted({r.frame for r in of_clip[clip_id]}))}
-            frames += [contact_sheets.to_jpeg(contact_sheets.within(film.frames[frame], FRAME_PX)) for frame in places]
-            for row in of_clip[clip_id]:
-                size = film.frames.shape[2], film.frames.shape[1]
-                elements[row.element_id] = [places[row.frame], *size, row.label, outline(images.from_rle(row.mask))]
+        by_clip = defaultdict(list)
+        for row in rows_of_shard:
+            by_clip[row.clip_id].append(row)
+        for clip_id, (clip, *_) in store.groups("segment", shard, ClipVideo, "clip_id", set(by_clip)):
+            frame_numbers = {
+                frame: len(frames) + n for n, frame in enumerate(sorted({r.frame for r in by_clip[clip_id]}))
+            }
+            frames += [
+                contact_sheets.to_jpeg(contact_sheets.fit_within(clip.frames[frame], FRAME_PX))
+                for frame in frame_numbers
+            ]
+            for row in by_clip[clip_id]:
+                size = clip.frames.shape[2], clip.frames.shape[1]
+                elements[row.element_id] = [
+                    frame_numbers[row.frame],
+                    *size,
+                    row.label,
+                    svg_outline(images.from_rle(row.mask)),
+                ]
     return {"frames": frames, "elements": elements}
 
 
-def outline(mask: np.ndarray) -> str:
+def svg_outline(mask: np.ndarray) -> str:
     """Return the outlines of an (h, w) bool mask, including holes, as an SVG path in pixels; "" for an empty mask."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rounded = (cv2.approxPolyDP(contour, 0.7, True)[:, 0] for contour in contours)
     return "".join("M" + "L".join(f"{x} {y}" for x, y in points.tolist()) + "Z" for points in rounded)
 
 
-def _json(value: Any) -> str:
+def _script_json(value: Any) -> str:
     """Return JSON for a <script> data block, with "<" escaped so that it cannot end the block."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")

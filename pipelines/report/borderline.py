@@ -25,7 +25,7 @@ RULES = (
     "likeness",
     "mask_confidence",
 )
-MOST = 4  # pairs shown on each side of a threshold
+MAX_PAIRS = 4  # pairs shown on each side of a threshold
 
 
 class Pair(NamedTuple):
@@ -46,7 +46,7 @@ class ThresholdCase(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Judged:  # columns of the table of references
+class _ReferenceColumns:  # columns of the table of references
     element_id: str
     kind: str
     source_shard: int
@@ -56,40 +56,40 @@ class _Judged:  # columns of the table of references
     rules: list[Rule]
 
 
-def charts(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
+def histograms(store: Store) -> list[tuple[str, np.ndarray, list[float]]]:
     """Return (title, values, thresholds) of each histogram: similarity by kinds with the same threshold, and copy risk."""
-    table = store.read_all("retrieve", _Judged)
+    table = store.read_all("retrieve", _ReferenceColumns)
     row, rules = _rules(table)
-    similar = rules.filter(pc.equal(rules["name"], "similarity"))
-    of_row = row[pc.equal(rules["name"], "similarity").to_numpy()]
+    similarity_rules = rules.filter(pc.equal(rules["name"], "similarity"))
+    similarity_rows = row[pc.equal(rules["name"], "similarity").to_numpy()]
     kinds, values = np.array(table["kind"].to_pylist(), object), table["similarity"].to_numpy()
-    lows = np.full(len(table), -np.inf)
-    lows[of_row] = similar["low"].to_numpy()
-    found = []
-    for low in sorted({*lows.tolist()}):
-        chosen = lows == low
-        title = f"similarity of {', '.join(sorted({*kinds[chosen]}))}"
-        found.append((title, values[chosen], [low] if np.isfinite(low) else []))
+    thresholds = np.full(len(table), -np.inf)
+    thresholds[similarity_rows] = similarity_rules["low"].to_numpy()
+    charts = []
+    for low in sorted({*thresholds.tolist()}):
+        selected = thresholds == low
+        title = f"similarity of {', '.join(sorted({*kinds[selected]}))}"
+        charts.append((title, values[selected], [low] if np.isfinite(low) else []))
     highs = rules.filter(pc.equal(rules["name"], "copy_risk"))["high"].unique().to_pylist()
-    return [*(found or [("similarity", values, [])]), ("copy risk", table["copy_risk"].to_numpy(), sorted(highs))]
+    return [*(charts or [("similarity", values, [])]), ("copy risk", table["copy_risk"].to_numpy(), sorted(highs))]
 
 
-def borders(store: Store, tables: Sequence[str], rejects: Iterable[Reject]) -> list[ThresholdCase]:
+def borderline_pairs(store: Store, tables: Sequence[str], rejects: Iterable[Reject]) -> list[ThresholdCase]:
     """Return the pairs near the threshold of each rule. rejects: those of retrieve, each with its most likely candidate.
 
     tables: those with elements.
     """
-    table = store.read_all("retrieve", _Judged)
+    table = store.read_all("retrieve", _ReferenceColumns)
     row, rules = _rules(table)
     passed, failed = {}, defaultdict(list)
     for name in RULES:
-        chosen = np.flatnonzero(pc.equal(rules["name"], name).to_numpy())
-        value, low, high = (rules[column].to_numpy()[chosen] for column in ("value", "low", "high"))
+        selected = np.flatnonzero(pc.equal(rules["name"], name).to_numpy())
+        value, low, high = (rules[column].to_numpy()[selected] for column in ("value", "low", "high"))
         with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is sorted last
             distance = np.minimum(np.abs(value - low), np.abs(high - value))
-        nearest = np.argsort(distance, kind="stable")[:MOST]
+        nearest = np.argsort(distance, kind="stable")[:MAX_PAIRS]
         passed[name] = [
-            (int(row[chosen[n]]), Rule(name, float(value[n]), float(low[n]), float(high[n])))
+            (int(row[selected[n]]), Rule(name, float(value[n]), float(low[n]), float(high[n])))
             for n in nearest
             if np.isfinite(low[n]) or np.isfinite(high[n])
         ]
@@ -97,15 +97,21 @@ def borders(store: Store, tables: Sequence[str], rejects: Iterable[Reject]) -> l
         source, rules = failed_rules(reject)
         if rules and not rules[0].passed:
             failed[rules[0].name].append((reject.key, source, rules[0]))
-    near = {name: sorted(pairs, key=lambda p: (_miss(p[2]), p[0]))[:MOST] for name, pairs in failed.items()}
+    nearest_failed = {
+        name: sorted(pairs, key=lambda p: (_excess(p[2]), p[0]))[:MAX_PAIRS] for name, pairs in failed.items()
+    }
     ids = {name: [(*_ids(table, r), rule) for r, rule in pairs] for name, pairs in passed.items()}
-    pictures = _pictures(store, tables, [pair[:2] for pairs in (*ids.values(), *near.values()) for pair in pairs])
+    pictures = _pictures(
+        store, tables, [pair[:2] for pairs in (*ids.values(), *nearest_failed.values()) for pair in pairs]
+    )
 
-    def shown(pairs: list[tuple[str, str, Rule]]) -> list[Pair]:
+    def with_pictures(pairs: list[tuple[str, str, Rule]]) -> list[Pair]:
         return [Pair(a, b, rule, [pictures[e] for e in (a, b) if e in pictures]) for a, b, rule in pairs]
 
-    found = [ThresholdCase(name, shown(ids[name]), shown(near.get(name, []))) for name in RULES]
-    return [border for border in found if border.passed or border.failed]
+    cases = [
+        ThresholdCase(name, with_pictures(ids[name]), with_pictures(nearest_failed.get(name, []))) for name in RULES
+    ]
+    return [case for case in cases if case.passed or case.failed]
 
 
 def _rules(table: pa.Table) -> tuple[np.ndarray, pa.Table]:
@@ -120,13 +126,13 @@ def _ids(table: pa.Table, row: int) -> tuple[str, str]:
     return table["element_id"][row].as_py(), table["source_element_id"][row].as_py()
 
 
-def _miss(rule: Rule) -> float:
+def _excess(rule: Rule) -> float:
     """Return the distance of a failed value from the allowed range."""
     return max(rule.low - rule.value, rule.value - rule.high)
 
 
 def _pictures(store: Store, tables: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, CutOut]:
     elements = {element for pair in pairs for element in pair}
-    shard_of = contact_sheets.shards_holding(store, "segment") if elements else {}
+    shard_of = contact_sheets.shards_by_clip(store, "segment") if elements else {}
     wanted = ((shard_of.get(element.split("/")[0], -1), element) for element in elements)
     return contact_sheets.cut_outs(store, tables, ((shard, element) for shard, element in wanted if shard >= 0))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from a2data.elements import caption_flags
 from a2data.store.tables import Store
 
-MOST = 5  # captions shown of each flag; all are counted
+MAX_EXAMPLES = 5  # captions shown of each flag; all are counted
 
 
 class Flagged(NamedTuple):
@@ -36,21 +36,25 @@ class _Matched:  # of the table of matches
     clip_id: str
 
 
-def flagged(store: Store) -> list[Flag]:
+def flag_captions(store: Store) -> list[Flag]:
     """Return the flags of all captions, most frequent first.
 
     A caption "names nothing" if match has run and none of its phrases has an element.
     """
     table = store.read_all("caption", _Prompt)
     prompts = dict(zip(*(table[name].to_pylist() for name in ("clip_id", "prompt")), strict=True))
-    found = caption_flags.flags(prompts)
+    flags = caption_flags.flags(prompts)
     matched = set(store.read_all("match", _Matched)["clip_id"].to_pylist())
-    matched_in = [shard for shard in store.shards("match") if store.exists("caption", shard)]
-    done = {clip_id for shard in matched_in for clip_id in store.values("caption", shard, "clip_id")}
-    if nothing := sorted(done - matched):
-        found["names nothing"] = dict.fromkeys(nothing, "none of its phrases has an element")
-    ranked = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    match_shards = [shard for shard in store.shards("match") if store.exists("caption", shard)]
+    captioned = {clip_id for shard in match_shards for clip_id in store.values("caption", shard, "clip_id")}
+    if without_element := sorted(captioned - matched):
+        flags["names nothing"] = dict.fromkeys(without_element, "none of its phrases has an element")
+    ranked = sorted(flags.items(), key=lambda item: (-len(item[1]), item[0]))
     return [
-        Flag(name, len(clips), [Flagged(c, prompts[c], why) for c, why in list(sorted(clips.items()))[:MOST]])
+        Flag(
+            name,
+            len(clips),
+            [Flagged(c, prompts[c], detail) for c, detail in list(sorted(clips.items()))[:MAX_EXAMPLES]],
+        )
         for name, clips in ranked
     ]

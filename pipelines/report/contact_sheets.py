@@ -21,10 +21,10 @@ COLOURS = 8  # classes c0 to c7 of base.css; the ninth reference of a clip reuse
 # The colour that a kind has in every card; a second element of the kind takes one that the card does not use.
 KINDS = ("human", "face", "hair", "upper", "object", "background", "lower", "shoes")
 NO_REFERENCE = -1  # colour of a phrase whose element does not have a reference
-MOST_EXAMPLES, MOST_IDENTITIES, MOST_MEMBERS = 6, 12, 8  # numbers shown; all are counted
+MAX_EXAMPLES, MAX_IDENTITIES, MAX_MEMBERS = 6, 12, 8  # numbers shown; all are counted
 PREVIEW_PX, STILL_PX, TILE_PX = 320, 400, 320  # longest side of a picture in the report
 
-Where = tuple[int, str]  # a shard, and a clip_id or element_id in it
+ShardKey = tuple[int, str]  # a shard, and a clip_id or element_id in it
 
 
 class Highlight(NamedTuple):
@@ -78,7 +78,7 @@ class Triplet:
     source: Video
 
 
-class Shown(NamedTuple):
+class RejectTile(NamedTuple):
     """A reject for display."""
 
     reject: Reject
@@ -87,13 +87,13 @@ class Shown(NamedTuple):
     path: str  # path of a rejected video; "" for clips and elements
 
 
-class Example(NamedTuple):
+class RejectGroup(NamedTuple):
     """Examples of the rejects of a stage for one reason."""
 
     stage: str
     reason: str
     total: int
-    shown: list[Shown]
+    shown: list[RejectTile]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Clip:  # only the columns that are needed from each table
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ParentColumns:
     element_id: str
     parent_id: str
 
@@ -120,37 +120,39 @@ class _Picture:
     image: bytes
 
 
-def pieces(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
+def split_at_spans(prompt: str, spans: Iterable[Highlight]) -> list[Piece]:
     """Split the prompt at the boundaries of spans. The joined texts of the pieces equal the prompt, however spans overlap.
 
     Spans may be nested, cross or touch; the narrowest over a piece is the last of its colours, and of equals the lowest colour.
     Spans are cut at the end of the prompt.
     """
-    limit = len(prompt)
-    ends = {min(max(end, 0), limit) for span in spans for end in span[:2]} if (spans := list(spans)) else set()
-    found = []
-    for start, end in pairwise(sorted({0, limit} | ends)):
-        over = sorted(
+    length = len(prompt)
+    ends = {min(max(end, 0), length) for span in spans for end in span[:2]} if (spans := list(spans)) else set()
+    pieces = []
+    for start, end in pairwise(sorted({0, length} | ends)):
+        covering = sorted(
             (span for span in spans if span.start <= start and end <= span.end),
             # the element that the phrase names has a lower colour than its parts, which use the phrase, too
             key=lambda s: (s.start - s.end, s.colour != NO_REFERENCE, -s.colour),
         )
-        found.append(Piece(prompt[start:end], tuple(dict.fromkeys(span.colour for span in over))))
-    return found
+        pieces.append(Piece(prompt[start:end], tuple(dict.fromkeys(span.colour for span in covering))))
+    return pieces
 
 
-def triplets(store: Store, tables: Sequence[str], wanted: Iterable[Where]) -> list[Triplet]:
+def triplets(store: Store, tables: Sequence[str], keys: Iterable[ShardKey]) -> list[Triplet]:
     """Return the triplets of some clips, without those that have no reference or whose clip or video is gone."""
-    clips = _by_shard(wanted)
-    strips = strips_of(
+    clips = _by_shard(keys)
+    strips = clip_strips(
         store, ((shard, clip_id) for shard, ids in clips.items() for clip_id in ids), stills=4, preview=True
     )
     found = []
     for shard, ids in sorted(clips.items()):
-        references = dict(_groups(store, "retrieve", shard, Reference, "clip_id", ids))
-        captions = dict(_groups(store, "caption", shard, Caption, "clip_id", ids))
-        matches = dict(_groups(store, "match", shard, Match, "clip_id", ids))
-        videos = dict(_groups(store, "ingest", shard, Video, "video_id", {_video_id(clip_id) for clip_id in ids}))
+        references = dict(_groups_if_present(store, "retrieve", shard, Reference, "clip_id", ids))
+        captions = dict(_groups_if_present(store, "caption", shard, Caption, "clip_id", ids))
+        matches = dict(_groups_if_present(store, "match", shard, Match, "clip_id", ids))
+        videos = dict(
+            _groups_if_present(store, "ingest", shard, Video, "video_id", {_video_id(clip_id) for clip_id in ids})
+        )
         pictures = cut_outs(
             store, tables, {(r.source_shard, r.source_element_id) for rows in references.values() for r in rows}
         )
@@ -159,12 +161,12 @@ def triplets(store: Store, tables: Sequence[str], wanted: Iterable[Where]) -> li
             if _video_id(clip_id) not in videos:
                 continue
             text = captions[clip_id][0].prompt if clip_id in captions else ""
-            prompt, tiles = colour(text, matches.get(clip_id, []), references[clip_id], pictures, parents)
+            prompt, tiles = assign_colours(text, matches.get(clip_id, []), references[clip_id], pictures, parents)
             found.append(Triplet(clip_id, prompt, strips[clip_id], tiles, videos[_video_id(clip_id)][0]))
     return found
 
 
-def colour(
+def assign_colours(
     prompt: str,
     matches: list[Match],
     references: list[Reference],
@@ -199,7 +201,7 @@ def colour(
         )
         for r in sorted(references, key=lambda r: (order.index(r.element_id), r.copy_risk, r.source_element_id))
     ]
-    return pieces(prompt, spans), tiles
+    return split_at_spans(prompt, spans), tiles
 
 
 def _colours(order: list[str], kinds: dict[str, str]) -> dict[str, int]:
@@ -216,53 +218,53 @@ def _parents(store: Store, tables: Sequence[str], shard: int, element_ids: set[s
     return {
         element_id: row.parent_id
         for table in tables
-        for element_id, (row, *_) in _groups(store, table, shard, _Part, "element_id", element_ids)
+        for element_id, (row, *_) in _groups_if_present(store, table, shard, _ParentColumns, "element_id", element_ids)
     }
 
 
-def strips_of(store: Store, wanted: Iterable[Where], stills: int, preview: bool = False) -> dict[str, Strip]:
+def clip_strips(store: Store, keys: Iterable[ShardKey], stills: int, preview: bool = False) -> dict[str, Strip]:
     """Return {clip_id: strip} with evenly spread stills; each clip is decoded once. Clips missing in segment are omitted."""
-    found = {}
-    for shard, clip_ids in sorted(_by_shard(wanted).items()):
-        for clip_id, (film, *_) in _groups(store, "segment", shard, ClipVideo, "clip_id", clip_ids):
-            at = ((np.arange(stills) + 0.5) * len(film.frames) / stills).astype(int).tolist()
-            pictures = [to_jpeg(within(film.frames[frame], STILL_PX)) for frame in at]
-            small = _mp4(film) if preview else ""
-            found[clip_id] = Strip(pictures, [film.source_pts_s[frame] for frame in at], small)
-    return found
+    strips = {}
+    for shard, clip_ids in sorted(_by_shard(keys).items()):
+        for clip_id, (clip, *_) in _groups_if_present(store, "segment", shard, ClipVideo, "clip_id", clip_ids):
+            frame_numbers = ((np.arange(stills) + 0.5) * len(clip.frames) / stills).astype(int).tolist()
+            pictures = [to_jpeg(fit_within(clip.frames[frame], STILL_PX)) for frame in frame_numbers]
+            small = _preview_mp4(clip) if preview else ""
+            strips[clip_id] = Strip(pictures, [clip.source_pts_s[frame] for frame in frame_numbers], small)
+    return strips
 
 
-def cut_outs(store: Store, tables: Sequence[str], wanted: Iterable[Where]) -> dict[str, CutOut]:
+def cut_outs(store: Store, tables: Sequence[str], keys: Iterable[ShardKey]) -> dict[str, CutOut]:
     """Return {element_id: cut-out} with pictures on white. tables: those with elements; what none of them has is omitted."""
-    found = {}
-    for shard, element_ids in sorted(_by_shard(wanted).items()):
+    cut_outs_by_id = {}
+    for shard, element_ids in sorted(_by_shard(keys).items()):
         for table in tables:
-            for element_id, (row, *_) in _groups(store, table, shard, _Picture, "element_id", element_ids):
-                found[element_id] = CutOut(row.label, to_jpeg(within(on_white(row.image), TILE_PX)))
-    return found
+            for element_id, (row, *_) in _groups_if_present(store, table, shard, _Picture, "element_id", element_ids):
+                cut_outs_by_id[element_id] = CutOut(row.label, to_jpeg(fit_within(on_white(row.image), TILE_PX)))
+    return cut_outs_by_id
 
 
-def rejects(store: Store, tables: Sequence[str], footers: dict[str, list[tuple[int, Footer]]]) -> list[Example]:
+def rejects(store: Store, tables: Sequence[str], footers: dict[str, list[tuple[int, Footer]]]) -> list[RejectGroup]:
     """Return the number of rejects and a few examples for each stage and reason."""
-    found: dict[tuple[str, str], list[tuple[int, Reject]]] = defaultdict(list)
+    by_reason: dict[tuple[str, str], list[tuple[int, Reject]]] = defaultdict(list)
     for stage, parts in footers.items():
         for shard, footer in parts:
             for reject in footer.rejected:
-                found[stage, reject.reason].append((shard, reject))
-    chosen = {group: spread(rejects, MOST_EXAMPLES) for group, rejects in found.items()}
-    keys = {(shard, reject.key) for rejects in chosen.values() for shard, reject in rejects}
-    strips = strips_of(store, {(shard, key.split("/")[0]) for shard, key in keys}, stills=1)
+                by_reason[stage, reject.reason].append((shard, reject))
+    examples = {group: sample_evenly(rejects, MAX_EXAMPLES) for group, rejects in by_reason.items()}
+    keys = {(shard, reject.key) for rejects in examples.values() for shard, reject in rejects}
+    strips = clip_strips(store, {(shard, key.split("/")[0]) for shard, key in keys}, stills=1)
     pictures = {clip_id: strip.stills[0] for clip_id, strip in strips.items()}
     pictures |= {element_id: cut_out.picture for element_id, cut_out in cut_outs(store, tables, keys).items()}
     paths = _paths(store, keys)
 
-    def show(reject: Reject) -> Shown:
+    def tile(reject: Reject) -> RejectTile:
         picture = pictures.get(reject.key) or pictures.get(reject.key.split("/")[0], "")
-        return Shown(reject, caption(reject), picture, paths.get(reject.key, ""))
+        return RejectTile(reject, caption(reject), picture, paths.get(reject.key, ""))
 
     return [
-        Example(stage, reason, len(found[stage, reason]), [show(reject) for _, reject in rejects])
-        for (stage, reason), rejects in chosen.items()
+        RejectGroup(stage, reason, len(by_reason[stage, reason]), [tile(reject) for _, reject in rejects])
+        for (stage, reason), rejects in examples.items()
     ]
 
 
@@ -274,43 +276,43 @@ def caption(reject: Reject) -> str:
     return f"{first.partition(': ')[0]} is similar enough, but is not of the same kind or identity"
 
 
-def _paths(store: Store, keys: set[Where]) -> dict[str, str]:
+def _paths(store: Store, keys: set[ShardKey]) -> dict[str, str]:
     """Return the paths of the keys that are videos."""
-    found = {}
+    paths = {}
     for shard, names in sorted(_by_shard(keys).items()):
-        for video_id, (source, *_) in _groups(store, "manifest", shard, _Path, "video_id", names):
-            found[video_id] = public_name(source.path)
-    return found
+        for video_id, (source, *_) in _groups_if_present(store, "manifest", shard, _Path, "video_id", names):
+            paths[video_id] = public_name(source.path)
+    return paths
 
 
 def identities(store: Store, tables: Sequence[str], pairs: pa.Table) -> list[tuple[int, int, list[CutOut]]]:
     """Return the largest identity clusters: number, count of elements, and pictures of some of them."""
-    members: dict[int, set[Where]] = defaultdict(set)
+    members: dict[int, set[ShardKey]] = defaultdict(set)
     for row in pairs.select(["identity", "shard", "element_id", "source_shard", "source_element_id"]).to_pylist():
         if row["identity"] >= 0:
             members[row["identity"]] |= {
                 (row["shard"], row["element_id"]),
                 (row["source_shard"], row["source_element_id"]),
             }
-    largest = sorted(members, key=lambda identity: (-len(members[identity]), identity))[:MOST_IDENTITIES]
-    shown = {identity: spread(sorted(members[identity]), MOST_MEMBERS) for identity in largest}
-    pictures = cut_outs(store, tables, {where for wheres in shown.values() for where in wheres})
-    return [(i, len(members[i]), [pictures[e] for _, e in shown[i] if e in pictures]) for i in largest]
+    largest = sorted(members, key=lambda identity: (-len(members[identity]), identity))[:MAX_IDENTITIES]
+    examples = {identity: sample_evenly(sorted(members[identity]), MAX_MEMBERS) for identity in largest}
+    pictures = cut_outs(store, tables, {key for keys in examples.values() for key in keys})
+    return [(i, len(members[i]), [pictures[e] for _, e in examples[i] if e in pictures]) for i in largest]
 
 
-def shards_holding(store: Store, stage: str) -> dict[str, int]:
+def shards_by_clip(store: Store, stage: str) -> dict[str, int]:
     """Return {clip_id: shard} of every clip with rows in a table, sorted by id."""
-    found = {}
+    shard_of = {}
     for shard in store.shards(stage):
         for clip_id in store.table(stage, shard, _Clip).column(0).unique().to_pylist():
-            found[clip_id] = shard
-    return dict(sorted(found.items()))
+            shard_of[clip_id] = shard
+    return dict(sorted(shard_of.items()))
 
 
-def spread(things: list, most: int) -> list:
-    """Return at most `most` of the things, evenly spread over the list, in order; the first is always included."""
-    count = min(most, len(things))
-    return [things[number * len(things) // count] for number in range(count)]
+def sample_evenly(items: list, limit: int) -> list:
+    """Return at most `limit` of the items, evenly spread over the list, in order; the first is always included."""
+    count = min(limit, len(items))
+    return [items[n * len(items) // count] for n in range(count)]
 
 
 def on_white(png: bytes) -> np.ndarray:
@@ -324,13 +326,13 @@ def to_jpeg(picture: np.ndarray) -> str:
     return data_uri(images.to_jpeg(picture))
 
 
-def _mp4(film: ClipVideo) -> str:
+def _preview_mp4(clip: ClipVideo) -> str:
     """Re-encode the clip small enough for dozens in one page."""
-    small = np.stack([within(frame, PREVIEW_PX, even=True) for frame in film.frames])
-    return data_uri(video.encode(small, film.fps, crf=28), "video/mp4")
+    small = np.stack([fit_within(frame, PREVIEW_PX, even=True) for frame in clip.frames])
+    return data_uri(video.encode(small, clip.fps, crf=28), "video/mp4")
 
 
-def within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:
+def fit_within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:
     """Scale the picture down to a longer side of at most side_px. even: round to even sides, as H.264 requires."""
     height, width = picture.shape[:2]
     scale = min(1.0, side_px / max(height, width))
@@ -339,20 +341,20 @@ def within(picture: np.ndarray, side_px: int, even: bool = False) -> np.ndarray:
     return picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def _groups(
-    store: Store, stage: str, shard: int, record: type, column: str, wanted: set[str]
+def _groups_if_present(
+    store: Store, stage: str, shard: int, record: type, column: str, values: set[str]
 ) -> Iterator[tuple[str, Any]]:
     """Yield as Store.groups; nothing if the part does not exist (yet), since a report can be made at any time of a run."""
     with suppress(FileNotFoundError):
-        yield from store.groups(stage, shard, record, column, wanted)
+        yield from store.groups(stage, shard, record, column, values)
 
 
 def _video_id(clip_id: str) -> str:
     return clip_id.rpartition("-")[0]
 
 
-def _by_shard(wanted: Iterable[Where]) -> dict[int, set[str]]:
-    found: dict[int, set[str]] = defaultdict(set)
-    for shard, name in wanted:
-        found[shard].add(name)
-    return dict(found)
+def _by_shard(keys: Iterable[ShardKey]) -> dict[int, set[str]]:
+    by_shard: dict[int, set[str]] = defaultdict(set)
+    for shard, name in keys:
+        by_shard[shard].add(name)
+    return dict(by_shard)

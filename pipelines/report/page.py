@@ -31,7 +31,7 @@ from pipelines.run.recipe import element_tables
 
 CLIP_ID = re.compile(r"-\d{8}(/|$)")  # suffix that a clip's id adds to the video's
 BINS = 24  # bins of a histogram
-MOST_FAILURES = 200  # failures shown; all are counted
+MAX_FAILURES = 200  # failures shown; all are counted
 
 
 class Table(NamedTuple):
@@ -40,13 +40,13 @@ class Table(NamedTuple):
     name: str
     unit: str  # "clip": what `num_inputs` of the footers counts
     units: str  # "clips"
-    thing: str  # kind of rows: "elements"
+    row_noun: str  # kind of rows: "elements"
 
 
 class Slice(NamedTuple):
     """Units of a stage with the same outcome, shown as a segment of its bar."""
 
-    fate: str  # "done", "rejected", "failed" or "left out"
+    outcome: str  # "done", "rejected", "failed" or "left out"
     reason: str  # of a rejection; "" otherwise
     units: int
 
@@ -57,7 +57,7 @@ class StageReport:
 
     name: str
     unit: str  # "clips"
-    thing: str  # kind of rows: "elements"
+    row_noun: str  # kind of rows: "elements"
     units: int  # including skipped ones
     rows: int
     rejected: dict[str, int]  # reason -> units rejected, most frequent first; a unit counts once, for its first reason
@@ -101,19 +101,19 @@ class Histogram(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Length:  # columns of the tables that are read here
+class _LengthColumns:  # columns of the tables that are read here
     license: str
     duration_s: float
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _SampleColumns:
     shard: str  # of Packed: the name of a tar
     bytes: int
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _PairColumns:
     clip_id: str
     element_id: str
     kind: str
@@ -129,32 +129,37 @@ def write_report(
     out: str | os.PathLike,
     recipe: Sequence[Stage],
     shards: Folder | None = None,
-    samples: int = 40,
-    pairs_drawn: int = 80,
+    num_triplets: int = 40,
+    num_audit_pictures: int = 80,
 ) -> None:
     """Write the report of everything that the stages of a recipe left in the store to `out`, a path or URL, atomically.
 
-    shards: folder of packed tars, to report their size and missing ones, if it is local. samples: number of triplets shown,
-    spread evenly over all. pairs_drawn: number of audit pairs with pictures; the scores of all pairs are included. Raises
+    shards: folder of packed tars, to report their size and missing ones, if it is local. num_triplets: number of triplets shown,
+    spread evenly over all. num_audit_pictures: number of audit pairs with pictures; the scores of all pairs are included. Raises
     FileNotFoundError if the store does not have any tables.
     """
     shards = shards if shards and shards.local else None
-    known = tables(recipe)
+    report_tables = tables(recipe)
     footers: defaultdict[str, list[tuple[int, Footer]]] = defaultdict(list)
-    footers |= {table.name: _footers(store, table.name) for table in known}
+    footers |= {table.name: _footers(store, table.name) for table in report_tables}
     if not any(footers.values()):
         raise FileNotFoundError(f"{store.root} does not contain tables: run the pipeline first or give its work folder")
-    stages = [_stage(table, footers[table.name]) for table in known if footers[table.name]]
+    stages = [_stage_report(table, footers[table.name]) for table in report_tables if footers[table.name]]
     elements = element_tables(recipe)
-    pairs, lengths = _whole(store, "retrieve", _Pair), _whole(store, "ingest", _Length)
-    paired = contact_sheets.shards_holding(store, "pack") or contact_sheets.shards_holding(store, "retrieve")
-    shown = contact_sheets.spread([(shard, clip_id) for clip_id, shard in paired.items()], samples)
-    refused = [reject for _, footer in footers["retrieve"] for reject in footer.rejected]
-    require = next(
+    pairs, lengths = (
+        _read_with_shard(store, "retrieve", _PairColumns),
+        _read_with_shard(store, "ingest", _LengthColumns),
+    )
+    clip_shards = contact_sheets.shards_by_clip(store, "pack") or contact_sheets.shards_by_clip(store, "retrieve")
+    sampled_clips = contact_sheets.sample_evenly(
+        [(shard, clip_id) for clip_id, shard in clip_shards.items()], num_triplets
+    )
+    rejects = [reject for _, footer in footers["retrieve"] for reject in footer.rejected]
+    required_roles = next(
         (str(f.settings["required_roles"]) for _, f in footers["pack"] if "required_roles" in f.settings),
         "human|object|face",
     )
-    failures = planning.failures(Ledger(store), [table.name for table in known])
+    failures = planning.failures(Ledger(store), [table.name for table in report_tables])
     page = render(
         "report/report.html",
         ["report/report.css"],
@@ -162,20 +167,20 @@ def write_report(
         root=store.root,
         stages=stages,
         rows={stage.name: stage.rows for stage in stages},
-        triplets=contact_sheets.triplets(store, elements, shown),
-        triplet_count=len(paired),
+        triplets=contact_sheets.triplets(store, elements, sampled_clips),
+        triplet_count=len(clip_shards),
         seconds=pc.sum(lengths["duration_s"]).as_py() or 0.0,
         sources=_by_licence(lengths),
-        kinds=_counts(pairs["kind"].to_pylist()),
+        kinds=_value_counts(pairs["kind"].to_pylist()),
         licences=_licences(stages),
-        failures=failures[:MOST_FAILURES],
+        failures=failures[:MAX_FAILURES],
         failure_count=len(failures),
         examples=contact_sheets.rejects(store, elements, footers),
         identities=contact_sheets.identities(store, elements, pairs),
-        histograms=[_histogram(*chart) for chart in borderline.charts(store)],
-        borders=borderline.borders(store, elements, refused),
-        caption_flags=captions.flagged(store),
-        audit=audit.audit(store, elements, refused, require, pairs_drawn),
+        histograms=[_histogram(*chart) for chart in borderline.histograms(store)],
+        borders=borderline.borderline_pairs(store, elements, rejects),
+        caption_flags=captions.flag_captions(store),
+        audit=audit.audit(store, elements, rejects, required_roles, num_audit_pictures),
         tars=_tars(store, Path(shards.base) if shards else None),
         verified=verify.last_verification(shards) if shards else None,
         slowest=max((stage.seconds for stage in stages), default=0.0),
@@ -199,11 +204,11 @@ def tables(recipe: Sequence[Stage]) -> list[Table]:
 
 
 def _footers(store: Store, stage: str) -> list[tuple[int, Footer]]:
-    found = ((shard, store.footer(stage, shard)) for shard in store.shards(stage))
-    return [(shard, footer) for shard, footer in found if footer is not None]
+    footers = ((shard, store.footer(stage, shard)) for shard in store.shards(stage))
+    return [(shard, footer) for shard, footer in footers if footer is not None]
 
 
-def _whole(store: Store, stage: str, record: type) -> pa.Table:
+def _read_with_shard(store: Store, stage: str, record: type) -> pa.Table:
     """Return some columns of a table over all shards, with an additional column "shard"."""
     tables = [
         (table := store.table(stage, shard, record)).append_column("shard", pa.array([shard] * len(table), pa.int64()))
@@ -213,24 +218,24 @@ def _whole(store: Store, stage: str, record: type) -> pa.Table:
     return pa.concat_tables(tables) if tables else empty
 
 
-def _counts(values: list[str]) -> dict[str, int]:
+def _value_counts(values: list[str]) -> dict[str, int]:
     """Return the count of each value, most frequent first; ties in alphabetical order."""
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _stage(table: Table, footers: list[tuple[int, Footer]]) -> StageReport:
+def _stage_report(table: Table, footers: list[tuple[int, Footer]]) -> StageReport:
     parts = [footer for _, footer in footers]
     first = parts[0]
-    rejected, within = _reasons(table.unit, [reject for footer in parts for reject in footer.rejected])
+    rejected, rejected_parts = _reasons(table.unit, [reject for footer in parts for reject in footer.rejected])
     skipped = sum(len(footer.skipped) for footer in parts)
     return StageReport(
         name=table.name,
         unit=table.units,
-        thing=table.thing,
+        row_noun=table.row_noun,
         units=sum(footer.num_inputs for footer in parts) + skipped,
         rows=sum(footer.rows for footer in parts),
-        rejected=_counts(rejected),
-        rejected_within=_counts(within),
+        rejected=_value_counts(rejected),
+        rejected_within=_value_counts(rejected_parts),
         failed=sum(len(footer.failed) for footer in parts),
         skipped=skipped,
         seconds=sum(footer.seconds for footer in parts),
@@ -265,12 +270,12 @@ def _licences(stages: list[StageReport]) -> list[Licence]:
     for stage in stages:
         for model, revision in stage.models.items():
             used[model, revision].append(stage.name)
-    found = []
+    licences = []
     for (model, revision), names in sorted(used.items()):
         card = CARDS.get(model.partition(":")[0])  # None for a toy's; the weights of NAME:PATH may be missing
         terms = (card.code_license, card.weights_license, card.use) if card else ("unknown", "unknown", "unknown")
-        found.append(Licence(model, revision, names, *terms))
-    return found
+        licences.append(Licence(model, revision, names, *terms))
+    return licences
 
 
 def _histogram(title: str, array: np.ndarray, limits: list[float]) -> Histogram:
@@ -282,15 +287,15 @@ def _histogram(title: str, array: np.ndarray, limits: list[float]) -> Histogram:
 
 def _tars(store: Store, folder: Path | None) -> dict[str, Any]:
     """Return the number of packed tars, their size in bytes, and the names of those missing in the folder."""
-    tables = [store.table("pack", shard, _Sample) for shard in store.shards("pack")]
+    tables = [store.table("pack", shard, _SampleColumns) for shard in store.shards("pack")]
     names = sorted({name for table in tables for name in table["shard"].to_pylist()})
-    here = {path.name: path.stat().st_size for path in folder.glob("*.tar")} if folder else {}
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*.tar")} if folder else {}
     return {
         "count": len(names),
-        "bytes": sum(here.get(name, 0) for name in names)
+        "bytes": sum(sizes.get(name, 0) for name in names)
         if folder
         else sum(pc.sum(t["bytes"]).as_py() or 0 for t in tables),
-        "missing": [name for name in names if name not in here] if folder else [],
+        "missing": [name for name in names if name not in sizes] if folder else [],
     }
 
 

@@ -173,7 +173,7 @@ def is_replaced(source: Source) -> bool:
     """Return whether the content of a file has changed since it was listed. It is then a new video, added by the next run."""
     if source.path != public_name(source.path) or is_web(source.path):
         return False  # the next `a2data run` with its list downloads it again
-    current = manifest.stat(replace(source, unreadable=""))
+    current = manifest.with_file_stat(replace(source, unreadable=""))
     if (current.bytes, current.modified_ns) == (source.bytes, source.modified_ns):
         return False
-    return not source.video_id.startswith(manifest.identify(current).video_id)
+    return not source.video_id.startswith(manifest.with_content_id(current).video_id)

@@ -31,7 +31,7 @@ OBJECT_STORES = (
     "hf",
 )
 PORTS = {"http": 80, "https": 443}
-UNESCAPED = "/%:@!$&'()*+,;=~-._?"
+URL_SAFE = "/%:@!$&'()*+,;=~-._?"
 MAX_REDIRECTS = 10
 CONNECT_S = 30.0
 POLL_S = 1.0  # interval at which a waiting read checks the limits
@@ -58,10 +58,10 @@ class Limits:
 def resolve(host: str, port: int) -> list[str]:
     """Return the IP addresses of a host as text. Also resolves hosts written as numbers in any base."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise DownloadError(f"the host {host} cannot be resolved: {error}") from None
-    return list(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found))
+    return list(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in results))
 
 
 def connect(address: str, port: int, timeout_s: float) -> Any:
@@ -84,7 +84,7 @@ class Network(NamedTuple):
     connect: Callable[[str, int, float], Any] = connect
 
 
-class Answer(NamedTuple):
+class RemoteFileInfo(NamedTuple):
     """Size and time of a file according to the headers of a response."""
 
     size: int | None
@@ -119,18 +119,18 @@ def check_listed(url: str, allow_local: bool = False) -> None:
 
 
 @dataclass
-class Watch:
-    """The clock and the counter of one download."""
+class TransferMonitor:
+    """Elapsed time and received bytes of a download, checked against its limits."""
 
     limits: Limits
     stop: Event
-    began: float = field(default_factory=time.monotonic)
-    since: float = field(default_factory=time.monotonic)
-    recent: int = 0  # bytes since then
+    started: float = field(default_factory=time.monotonic)
+    window_started: float = field(default_factory=time.monotonic)
+    window_bytes: int = 0  # bytes since window_started
     total: int = 0
 
     def count(self, size: int) -> None:
-        self.recent += size
+        self.window_bytes += size
         self.total += size
         self.check()
 
@@ -139,73 +139,75 @@ class Watch:
         now = time.monotonic()
         if self.stop.is_set():
             raise DownloadError("interrupted")
-        if now - self.began > self.limits.timeout_s:
+        if now - self.started > self.limits.timeout_s:
             raise DownloadError(f"stopped after more than {self.limits.timeout_s:g} s (limit: --source-timeout)")
-        if now - self.since > self.limits.stall_s:
-            if self.recent < self.limits.min_rate * self.limits.stall_s:
-                raise DownloadError(f"stalled: {self.recent} bytes in {self.limits.stall_s:g} s")
-            self.since, self.recent = now, 0
+        if now - self.window_started > self.limits.stall_s:
+            if self.window_bytes < self.limits.min_rate * self.limits.stall_s:
+                raise DownloadError(f"stalled: {self.window_bytes} bytes in {self.limits.stall_s:g} s")
+            self.window_started, self.window_bytes = now, 0
 
     def check_size(self, size: int) -> None:
         if size > self.limits.max_bytes:
             raise DownloadError(f"has over {self.limits.max_bytes} bytes (limit: --max-source-bytes)")
 
-    def left_s(self) -> float:
-        return max(0.01, min(CONNECT_S, self.began + self.limits.timeout_s - time.monotonic()))
+    def remaining_s(self) -> float:
+        return max(0.01, min(CONNECT_S, self.started + self.limits.timeout_s - time.monotonic()))
 
 
-class _Stream:
+class _MonitoredStream:
     """An httpcore connection whose reads check the limits, so that a slow server is abandoned."""
 
-    def __init__(self, inner: Any, watch: Watch):
-        self.inner, self.watch = inner, watch
+    def __init__(self, inner: Any, monitor: TransferMonitor):
+        self.inner, self.monitor = inner, monitor
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         import httpcore
 
         while True:
-            self.watch.check()
+            self.monitor.check()
             try:
-                data = self.inner.read(max_bytes, timeout=min(POLL_S, self.watch.left_s()))
+                data = self.inner.read(max_bytes, timeout=min(POLL_S, self.monitor.remaining_s()))
             except httpcore.ReadTimeout:
                 continue
-            self.watch.count(len(data))
+            self.monitor.count(len(data))
             return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self.inner.write(buffer, timeout=self.watch.left_s())
+        self.inner.write(buffer, timeout=self.monitor.remaining_s())
 
     def close(self) -> None:
         self.inner.close()
 
     def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> "_Stream":
-        return _Stream(self.inner.start_tls(ssl_context, server_hostname, self.watch.left_s()), self.watch)
+    ) -> "_MonitoredStream":
+        return _MonitoredStream(
+            self.inner.start_tls(ssl_context, server_hostname, self.monitor.remaining_s()), self.monitor
+        )
 
     def get_extra_info(self, info: str) -> Any:
         return self.inner.get_extra_info(info)
 
 
-class _Backend:
+class _CheckedBackend:
     """Network backend for httpcore that connects to checked addresses, never to a name that may resolve differently later."""
 
-    def __init__(self, network: Network, watch: Watch, trusted: set[tuple[str, int]], allow_local: bool):
-        self.network, self.watch, self.trusted, self.allow_local = network, watch, trusted, allow_local
+    def __init__(self, network: Network, monitor: TransferMonitor, trusted: set[tuple[str, int]], allow_local: bool):
+        self.network, self.monitor, self.trusted, self.allow_local = network, monitor, trusted, allow_local
 
-    def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> _Stream:
+    def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> _MonitoredStream:
         import httpcore
 
         addresses = self.network.resolve(host, port)
         if not self.allow_local and (host, port) not in self.trusted:
-            inside = [address for address in addresses if not is_public(address)]
-            if inside:
+            private = [address for address in addresses if not is_public(address)]
+            if private:
                 raise RefusedError(
-                    f"the host {host} is at {inside[0]}, which is not a public address (allow it with --allow-local-urls)"
+                    f"the host {host} is at {private[0]}, which is not a public address (allow it with --allow-local-urls)"
                 )
         for number, address in enumerate(addresses, 1):
             try:
-                return _Stream(self.network.connect(address, port, self.watch.left_s()), self.watch)
+                return _MonitoredStream(self.network.connect(address, port, self.monitor.remaining_s()), self.monitor)
             except (httpcore.ConnectError, httpcore.ConnectTimeout, OSError):
                 if number == len(addresses):
                     raise
@@ -225,9 +227,9 @@ class Downloader:
     stop: Event = field(default_factory=Event)
 
     def get(
-        self, url: str, out: Sink, trusted: bool = False, wanted: Callable[[Answer], bool] = lambda answer: True
-    ) -> Answer | None:
-        """Download a web address to `out` and return its headers; None, with nothing written, if they are not `wanted`.
+        self, url: str, out: Sink, trusted: bool = False, accept: Callable[[RemoteFileInfo], bool] = lambda info: True
+    ) -> RemoteFileInfo | None:
+        """Download a web address to `out` and return its headers; None, with nothing written, if `accept` is false for them.
 
         trusted: the URL was given by the user, so its own host may be local; hosts that it redirects to must still be public.
         Raises DownloadError with a message that does not contain the URL.
@@ -236,26 +238,28 @@ class Downloader:
             import httpcore
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("videos at web addresses need httpcore: pip install 'a2data[urls]'") from error
-        watch = Watch(self.limits, self.stop)
-        backend = _Backend(self.network, watch, {_host(url)} if trusted else set(), self.allow_local)
+        monitor = TransferMonitor(self.limits, self.stop)
+        backend = _CheckedBackend(self.network, monitor, {_host(url)} if trusted else set(), self.allow_local)
         target = url
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 with (
                     httpcore.ConnectionPool(network_backend=backend) as pool,  # type: ignore[arg-type]
-                    pool.stream("GET", _address(target), headers=_headers(target, url)) as response,
+                    pool.stream("GET", _httpcore_url(target), headers=_headers(target, url)) as response,
                 ):
-                    moved = _location(response)
-                    if moved is None:
-                        return self._save(response, out, watch, wanted)
-                target = urljoin(target, moved)
+                    redirect = _redirect_target(response)
+                    if redirect is None:
+                        return self._save(response, out, monitor, accept)
+                target = urljoin(target, redirect)
         except DownloadError:
             raise
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError, ValueError) as error:
             raise DownloadError(scrub(f"{type(error).__name__}: {error}").rstrip(": ")) from None
         raise DownloadError(f"redirected more than {MAX_REDIRECTS} times")
 
-    def _save(self, response: Any, out: Sink, watch: Watch, wanted: Callable[[Answer], bool]) -> Answer | None:
+    def _save(
+        self, response: Any, out: Sink, monitor: TransferMonitor, accept: Callable[[RemoteFileInfo], bool]
+    ) -> RemoteFileInfo | None:
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in response.headers}
         if response.status != 200:
             reason = response.extensions.get("reason_phrase", b"").decode("latin-1")
@@ -265,30 +269,30 @@ class Downloader:
                 f"the server used the content encoding {headers['content-encoding']}, which was not requested"
             )
         length = headers.get("content-length", "")
-        answer = Answer(int(length) if length.isdecimal() else None, _time_ns(headers.get("last-modified", "")))
-        if not wanted(answer):
+        info = RemoteFileInfo(int(length) if length.isdecimal() else None, _time_ns(headers.get("last-modified", "")))
+        if not accept(info):
             return None
-        watch.check_size(answer.size or 0)
-        copy(response.iter_stream(), out, watch)
-        return answer
+        monitor.check_size(info.size or 0)
+        write_chunks(response.iter_stream(), out, monitor)
+        return info
 
 
-def copy(chunks: Iterable[bytes], out: Sink, watch: Watch) -> None:
+def write_chunks(chunks: Iterable[bytes], out: Sink, monitor: TransferMonitor) -> None:
     """Write chunks to `out` within the size limit."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
-        watch.check_size(size)
+        monitor.check_size(size)
         out.write(chunk)
 
 
-def _location(response: Any) -> str | None:
+def _redirect_target(response: Any) -> str | None:
     if response.status not in (301, 302, 303, 307, 308):
         return None
-    found = [value.decode("latin-1") for name, value in response.headers if name.lower() == b"location"]
-    if not found:
+    locations = [value.decode("latin-1") for name, value in response.headers if name.lower() == b"location"]
+    if not locations:
         raise DownloadError("the server's redirect lacks a location")
-    return found[0].replace(" ", "%20")
+    return locations[0].replace(" ", "%20")
 
 
 def _host(url: str) -> tuple[str, int]:
@@ -306,19 +310,19 @@ def _host(url: str) -> tuple[str, int]:
     return host, port
 
 
-def _address(url: str) -> Any:
+def _httpcore_url(url: str) -> Any:
     """Return a web address as an httpcore URL with non-ASCII characters escaped."""
     import httpcore
 
     host, port = _host(url)
     parts = urlsplit(url)
-    target = quote(parts.path or "/", safe=UNESCAPED)
-    target += f"?{quote(parts.query, safe=UNESCAPED)}" if parts.query else ""
+    target = quote(parts.path or "/", safe=URL_SAFE)
+    target += f"?{quote(parts.query, safe=URL_SAFE)}" if parts.query else ""
     return httpcore.URL(scheme=parts.scheme, host=host, port=port, target=target)
 
 
-def _headers(url: str, first: str) -> list[tuple[str, str]]:
-    """Return the headers of a request for `url`, reached from `first`. The password in `first` is only sent to its own host."""
+def _headers(url: str, original_url: str) -> list[tuple[str, str]]:
+    """Return the headers of a request for `url`, reached from `original_url`, whose password is only sent to its own host."""
     host, port = _host(url)
     scheme = urlsplit(url).scheme
     name = f"[{host}]" if ":" in host else host
@@ -328,9 +332,9 @@ def _headers(url: str, first: str) -> list[tuple[str, str]]:
         ("Accept-Encoding", "identity"),
         ("User-Agent", "a2data"),
     ]
-    given = urlsplit(first)
-    if given.username and (_host(first), given.scheme) == ((host, port), scheme):
-        login = f"{unquote(given.username)}:{unquote(given.password or '')}"
+    original = urlsplit(original_url)
+    if original.username and (_host(original_url), original.scheme) == ((host, port), scheme):
+        login = f"{unquote(original.username)}:{unquote(original.password or '')}"
         headers.append(("Authorization", "Basic " + base64.b64encode(login.encode()).decode()))
     return headers
 

@@ -20,7 +20,7 @@ def enroll(
     store: Store,
     inputs: Sequence[str],
     videos_per_shard: int,
-    how: Access | None = None,
+    access: Access | None = None,
     ledger: Ledger | None = None,
 ) -> list[int]:
     """Add every new source to a new shard and return all shards.
@@ -28,7 +28,7 @@ def enroll(
     Old shards keep their sources; a licence that is newly stated for one of them, or that contradicts, is recorded there. Raises
     ValueError if there are no sources at all.
     """
-    how, ledger = how or Access(files=SourceFiles(store)), ledger or Ledger(store)
+    access, ledger = access or Access(files=SourceFiles(store)), ledger or Ledger(store)
     move_damaged_lists(ledger)
     shards = ledger.shards("manifest")
     keep_copies(ledger)
@@ -36,25 +36,25 @@ def enroll(
         return shards
     rows = {shard: list(store.read("manifest", shard, Source)) for shard in shards}
     store.remove_stale_temp_files(FOLDER, store.names(FOLDER))
-    found = survey(list(inputs), [row for shard in shards for row in rows[shard]], how)
-    new = forgotten.without_forgotten(store, found.new)
-    if how.files:
-        for video_id in {row.video_id for row in found.new} - {row.video_id for row in new}:
-            how.files.remove(video_id)
-    amended = {row.video_id: row for row in found.amended}
+    surveyed = survey(list(inputs), [row for shard in shards for row in rows[shard]], access)
+    new = forgotten.without_forgotten(store, surveyed.new)
+    if access.files:
+        for video_id in {row.video_id for row in surveyed.new} - {row.video_id for row in new}:
+            access.files.remove(video_id)
+    amended = {row.video_id: row for row in surveyed.amended}
     for shard in shards:
         if any(row.video_id in amended for row in rows[shard]):
             store.write("manifest", shard, Source, [amended.get(row.video_id, row) for row in rows[shard]])
-    for row in found.amended:
-        what = (
+    for row in surveyed.amended:
+        change = (
             f"two licences, {row.license_conflict}" if row.license_conflict else f"the licence is now {row.license!r}"
         )
-        print(f"{row.path}: {what}", file=sys.stderr)
+        print(f"{row.path}: {change}", file=sys.stderr)
     new = restore_lists(store, new)
-    free = count(max([*store.shards("manifest"), *store.damaged("manifest")], default=-1) + 1)
-    for start, number in zip(range(0, len(new), videos_per_shard), free, strict=False):
-        chosen = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
-        store.write("manifest", number, Source, chosen)
+    free_shards = count(max([*store.shards("manifest"), *store.damaged("manifest")], default=-1) + 1)
+    for start, shard_number in zip(range(0, len(new), videos_per_shard), free_shards, strict=False):
+        shard_sources = sorted(new[start : start + videos_per_shard], key=lambda source: source.video_id)
+        store.write("manifest", shard_number, Source, shard_sources)
     ledger.refresh("manifest")
     shards = ledger.shards("manifest")
     if not shards:
@@ -64,9 +64,9 @@ def enroll(
 
 def keep_copies(ledger: Ledger) -> None:
     """Write copies of the lists in work folders created before copies existed."""
-    there = set(ledger.names("manifest"))
+    names = set(ledger.names("manifest"))
     for shard in ledger.shards("manifest"):
-        if f"{shard:05d}{COPY_SUFFIX}" not in there:
+        if f"{shard:05d}{COPY_SUFFIX}" not in names:
             ledger.store.keep_copy("manifest", shard)
 
 
@@ -75,14 +75,14 @@ def restore_lists(store: Store, new: Sequence[Source]) -> list[Source]:
 
     A list that is not rewritten stays missing, see check_sources; its number and its videos stay reserved.
     """
-    left = {source.video_id: source for source in new}
+    remaining = {source.video_id: source for source in new}
     for shard in store.damaged("manifest"):
         footer = store.footer("ingest", shard)
         rejected = {reject.key for reject in footer.rejected} if footer else set()
         ids = {*store.values("ingest", shard, "video_id"), *footer.failed, *rejected} if footer else set()
-        if ids and ids <= left.keys():
-            store.write("manifest", shard, Source, [left.pop(video_id) for video_id in sorted(ids)])
-    return [source for source in new if source.video_id in left]
+        if ids and ids <= remaining.keys():
+            store.write("manifest", shard, Source, [remaining.pop(video_id) for video_id in sorted(ids)])
+    return [source for source in new if source.video_id in remaining]
 
 
 def move_damaged_lists(ledger: Ledger) -> None:

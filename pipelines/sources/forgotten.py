@@ -18,11 +18,11 @@ def read(store: Store) -> list[dict[str, Any]]:
 
 def without_forgotten(store: Store, sources: Iterable[Source]) -> list[Source]:
     """Return new rows for the manifest without those whose bytes were forgotten, which are printed."""
-    refused = {video_id.partition("-dup-")[0] for line in read(store) for video_id in line["videos"]}
-    left = []
+    deleted_ids = {video_id.partition("-dup-")[0] for line in read(store) for video_id in line["videos"]}
+    remaining = []
     for source in sources:
-        if source.video_id.partition("-dup-")[0] in refused:
+        if source.video_id.partition("-dup-")[0] in deleted_ids:
             print(f"skipped {source.path}: it was deleted by `a2data forget`, see {store.path(FILE)}", file=sys.stderr)
         else:
-            left.append(source)
-    return left
+            remaining.append(source)
+    return remaining

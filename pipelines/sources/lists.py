@@ -18,8 +18,8 @@ from a2data.store.url import is_url, public_name
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("path", "url", "license", "source", "label")
 ALIASES = {"licence": "license"}
-MAX_FAULTS = 10  # rows listed in one error message
-MARKS = (  # UTF-32 first, since its mark begins with that of UTF-16
+MAX_LISTED_ERRORS = 10  # rows listed in one error message
+BYTE_ORDER_MARKS = (  # UTF-32 first, since its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -45,7 +45,7 @@ class Entry:
         return not self.stated_in
 
 
-class _Fault(Exception):  # noqa: N818
+class _InvalidRow(Exception):  # noqa: N818
     """An invalid row."""
 
 
@@ -65,34 +65,34 @@ def entries(data: bytes, path: str, encoding: str = "") -> list[Entry]:
     if suffix == ".parquet":
         rows = _parquet(data, name)
     else:
-        text = _text(data, name, encoding)
+        text = _decode(data, name, encoding)
         rows = _jsonl(text) if suffix == ".jsonl" else _csv(text)
-    found, faults = [], []
+    parsed, errors = [], []
     for number, row in rows:
         try:
-            if isinstance(row, _Fault):
+            if isinstance(row, _InvalidRow):
                 raise row
-            found.append(_entry(row, f"{name}, row {number}"))
-        except _Fault as fault:
-            faults.append(f"row {number}: {fault}")
-    if faults:
-        more = f"; and {len(faults) - MAX_FAULTS} more rows" if len(faults) > MAX_FAULTS else ""
-        raise ValueError(f"{name}, {'; '.join(faults[:MAX_FAULTS])}{more}")
-    return found
+            parsed.append(_entry(row, f"{name}, row {number}"))
+        except _InvalidRow as error:
+            errors.append(f"row {number}: {error}")
+    if errors:
+        more = f"; and {len(errors) - MAX_LISTED_ERRORS} more rows" if len(errors) > MAX_LISTED_ERRORS else ""
+        raise ValueError(f"{name}, {'; '.join(errors[:MAX_LISTED_ERRORS])}{more}")
+    return parsed
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
-def _text(data: bytes, name: str, encoding: str) -> str:
-    marked = next((marked for mark, marked in MARKS if data.startswith(mark)), "")
-    chosen = marked or encoding or "utf-8"
+def _decode(data: bytes, name: str, encoding: str) -> str:
+    bom_encoding = next((bom_encoding for mark, bom_encoding in BYTE_ORDER_MARKS if data.startswith(mark)), "")
+    codec = bom_encoding or encoding or "utf-8"
     try:
-        text = data.decode(chosen)
+        text = data.decode(codec)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{name}, line {line} is not {chosen.upper()}, at byte {error.start} ({data[error.start : error.start + 1]!r}): "
+            f"{name}, line {line} is not {codec.upper()}, at byte {error.start} ({data[error.start : error.start + 1]!r}): "
             "save the list as UTF-8, or give its encoding with --list-encoding, such as latin-1"
         ) from None
     except LookupError:
@@ -105,7 +105,7 @@ def _text(data: bytes, name: str, encoding: str) -> str:
     return text
 
 
-Rows = Iterator[tuple[int, "dict[str, Any] | _Fault"]]  # numbered from 1
+Rows = Iterator[tuple[int, "dict[str, Any] | _InvalidRow"]]  # numbered from 1
 
 
 def _csv(text: str) -> Rows:
@@ -126,12 +126,14 @@ def _csv(text: str) -> Rows:
                 if len(cells) > len(header):
                     yield (
                         number,
-                        _Fault(f"has {len(cells)} fields, the header {len(header)}: quote fields that contain commas"),
+                        _InvalidRow(
+                            f"has {len(cells)} fields, the header {len(header)}: quote fields that contain commas"
+                        ),
                     )
                 else:
-                    yield number, _columns(zip(header, cells, strict=False))
+                    yield number, _row_values(zip(header, cells, strict=False))
         except csv.Error as error:
-            yield number + 1, _Fault(f"is not csv, at line {reader.line_num}: {error}")
+            yield number + 1, _InvalidRow(f"is not csv, at line {reader.line_num}: {error}")
     finally:
         csv.field_size_limit(limit)
 
@@ -141,40 +143,42 @@ def _jsonl(text: str) -> Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=_columns)
+            row = json.loads(line, object_pairs_hook=_row_values)
         except (ValueError, RecursionError) as error:
-            yield number, _Fault(f"is not JSON: {error}")
+            yield number, _InvalidRow(f"is not JSON: {error}")
             continue
         yield (
             number,
-            row if isinstance(row, dict | _Fault) else _Fault(f"is a JSON {type(row).__name__}, not an object"),
+            row
+            if isinstance(row, dict | _InvalidRow)
+            else _InvalidRow(f"is a JSON {type(row).__name__}, not an object"),
         )
 
 
 def _parquet(data: bytes, name: str) -> Rows:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        wanted = [column for column in file.schema_arrow.names if _plain_name(column) in COLUMNS]
-        rows = file.read(columns=wanted).to_pylist() if wanted else [dict.fromkeys(file.schema_arrow.names)]
+        columns = [column for column in file.schema_arrow.names if _column_name(column) in COLUMNS]
+        rows = file.read(columns=columns).to_pylist() if columns else [dict.fromkeys(file.schema_arrow.names)]
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{name} is not a readable parquet file: {error}") from None
     for number, row in enumerate(rows, 1):
-        yield number, _columns(row.items())
+        yield number, _row_values(row.items())
 
 
-def _plain_name(column: str) -> str:
+def _column_name(column: str) -> str:
     name = column.strip().lower()
     return ALIASES.get(name, name)
 
 
-def _columns(pairs: Any) -> "dict[str, Any] | _Fault":
+def _row_values(pairs: Any) -> "dict[str, Any] | _InvalidRow":
     """Return the values by the normalised names of their columns."""
     row: dict[str, Any] = {}
     for column, value in pairs:
-        name = _plain_name(column)
+        name = _column_name(column)
         if name in COLUMNS and name in row and row[name] != value:
-            both = f": {row[name]!r} and {value!r}" if name not in ("path", "url") else ""
-            return _Fault(f"states {name!r} twice{both}")
+            difference = f": {row[name]!r} and {value!r}" if name not in ("path", "url") else ""
+            return _InvalidRow(f"states {name!r} twice{difference}")
         row[name] = value
     return row
 
@@ -182,15 +186,15 @@ def _columns(pairs: Any) -> "dict[str, Any] | _Fault":
 # -- a row -------------------------------------------------------------------------------------------------------------
 
 
-def _entry(row: dict[str, Any], where: str) -> Entry:
+def _entry(row: dict[str, Any], stated_in: str) -> Entry:
     values = {column: _value(row.get(column), column) for column in COLUMNS}
     path = values["path"] or values["url"]
     if not path:
-        raise _Fault(f'needs a "path" or a "url", has {", ".join(map(str, row)) or "nothing"}')
+        raise _InvalidRow(f'needs a "path" or a "url", has {", ".join(map(str, row)) or "nothing"}')
     if values["path"] and values["url"] and values["path"] != values["url"]:
-        raise _Fault('has a "path" and a different "url": give only one of them')
-    stated = {column: values[column].strip(" \t") for column in ("license", "source", "label")}
-    return Entry(path, **stated, stated_in=where)
+        raise _InvalidRow('has a "path" and a different "url": give only one of them')
+    metadata = {column: values[column].strip(" \t") for column in ("license", "source", "label")}
+    return Entry(path, **metadata, stated_in=stated_in)
 
 
 def _value(value: Any, column: str) -> str:
@@ -198,29 +202,29 @@ def _value(value: Any, column: str) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise _Fault(
+            raise _InvalidRow(
                 f"has a {column!r} that is not UTF-8: {public_name(value.decode(errors='backslashreplace'))!r}"
             ) from None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and column not in ("path", "url")
     if not isinstance(value, str) and not is_number:
-        raise _Fault(f"has a {column!r} that is not text: {type(value).__name__}")
+        raise _InvalidRow(f"has a {column!r} that is not text: {type(value).__name__}")
     text = str(value)
     if "\0" in text:
-        raise _Fault(f"has a NUL in its {column!r}")
+        raise _InvalidRow(f"has a NUL in its {column!r}")
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-        raise _Fault(f"has a {column!r} that is not valid Unicode: {public_name(text)!a}")
+        raise _InvalidRow(f"has a {column!r} that is not valid Unicode: {public_name(text)!a}")
     return text
 
 
-def located(path: str, of_list: str) -> str:
+def resolve_location(path: str, list_path: str) -> str:
     """Return a path of a list as an absolute one; relative paths are resolved from the folder of the list.
 
-    >>> located("b/c.mp4", "/lists/a.csv"), located("c.mp4", "https://host/lists/a.csv?sig=x")
+    >>> resolve_location("b/c.mp4", "/lists/a.csv"), resolve_location("c.mp4", "https://host/lists/a.csv?sig=x")
     ('/lists/b/c.mp4', 'https://host/lists/c.mp4')
     """
     if is_url(path) or path.startswith("/"):
         return path
-    folder = public_name(of_list).rpartition("/")[0]
+    folder = public_name(list_path).rpartition("/")[0]
     return f"{folder}/{path}" if folder else path

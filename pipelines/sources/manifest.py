@@ -17,8 +17,15 @@ from a2data.records import Source
 from a2data.store.source_files import SourceFiles
 from a2data.store.url import is_url, is_web, public_name, scrub
 from pipelines.sources import lists
-from pipelines.sources.download import Answer, Downloader, DownloadError, Watch, check_listed, copy
-from pipelines.sources.licences import Statement, settle
+from pipelines.sources.download import (
+    Downloader,
+    DownloadError,
+    RemoteFileInfo,
+    TransferMonitor,
+    check_listed,
+    write_chunks,
+)
+from pipelines.sources.licences import Statement, resolve_licences
 from pipelines.sources.lists import Entry
 
 VIDEO_SUFFIXES = (
@@ -27,8 +34,8 @@ VIDEO_SUFFIXES = (
 )
 CHUNK = 1 << 20  # bytes read at a time
 MAX_LIST_BYTES = 1 << 30
-UNREAD = "unread-"
-AGAIN = "re-run `a2data run` with the same input to retry"
+UNREADABLE_PREFIX = "unread-"
+RETRY_HINT = "re-run `a2data run` with the same input to retry"
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Survey(NamedTuple):
 
 
 @dataclass
-class Listed:
+class ListedVideo:
     """One location with everything that the inputs state about it."""
 
     entry: Entry  # its first entry, with blank fields filled from the others
@@ -57,7 +64,7 @@ class Listed:
     trusted: bool
 
 
-class Found(NamedTuple):
+class IdentifiedSource(NamedTuple):
     row: Source
     statements: list[Statement]
 
@@ -79,47 +86,49 @@ def survey(
     Raises ValueError if an input contains no videos or a list cannot be parsed, FileNotFoundError if an input does not exist.
     """
     access, known = access or Access(), list(known)
-    listed = merged(entry for given in inputs for entry in expand(given, access))
+    listed = merge_entries(entry for input_ in inputs for entry in expand(input_, access))
     by_path: dict[str, list[Source]] = {}
     for row in known:
         by_path.setdefault(public_name(row.path), []).append(row)
     pool = ThreadPoolExecutor(threads)
     try:
-        found = list(
-            pool.map(lambda one: look_up(one, by_path.get(public_name(one.entry.location), []), access), listed)
+        identified = list(
+            pool.map(
+                lambda video: identify_listed(video, by_path.get(public_name(video.entry.location), []), access), listed
+            )
         )
     except BaseException:  # including Ctrl-C; stops downloads in progress at once
         access.downloader.stop.set()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    new, amended = settle(number_unread(found), known, access.replace_licenses)
+    new, amended = resolve_licences(number_unreadable(identified), known, access.replace_licenses)
     ids = {row.video_id for row in known}  # drops files that were touched but have the same bytes
-    marked = mark_duplicates(new, known)
-    return Survey(sorted((row for row in marked if row.video_id not in ids), key=lambda row: row.video_id), amended)
+    unique = mark_duplicates(new, known)
+    return Survey(sorted((row for row in unique if row.video_id not in ids), key=lambda row: row.video_id), amended)
 
 
 # -- inputs -> entries -------------------------------------------------------------------------------------------------
 
 
-def expand(given: str, access: Access) -> list[Entry]:
+def expand(input_: str, access: Access) -> list[Entry]:
     """Return the videos of one input, sorted by path."""
-    here = not is_url(given)
-    if here and os.path.isdir(given):
-        found = sorted(walk(os.path.abspath(given)), key=lambda entry: entry.location)
-    elif lists.is_list(given):
-        found = from_list(given, access)
-    elif here and os.path.exists(given):  # before globs, since file names may contain brackets
-        found = [Entry(os.path.abspath(given))]
-    elif any(c in (public_name(given) if is_web(given) else given) for c in "*?["):
-        found = [Entry(path) for path in glob(given) if is_video(path)]
-    elif here:
-        raise FileNotFoundError(f"{given}: file or folder not found")
+    is_local = not is_url(input_)
+    if is_local and os.path.isdir(input_):
+        entries = sorted(walk(os.path.abspath(input_)), key=lambda entry: entry.location)
+    elif lists.is_list(input_):
+        entries = read_list(input_, access)
+    elif is_local and os.path.exists(input_):  # before globs, since file names may contain brackets
+        entries = [Entry(os.path.abspath(input_))]
+    elif any(c in (public_name(input_) if is_web(input_) else input_) for c in "*?["):
+        entries = [Entry(path) for path in glob(input_) if is_video(path)]
+    elif is_local:
+        raise FileNotFoundError(f"{input_}: file or folder not found")
     else:
-        found = [Entry(given)]
-    if not found:
-        raise ValueError(f"{public_name(given)} does not contain videos ({' '.join(VIDEO_SUFFIXES)})")
-    return found
+        entries = [Entry(input_)]
+    if not entries:
+        raise ValueError(f"{public_name(input_)} does not contain videos ({' '.join(VIDEO_SUFFIXES)})")
+    return entries
 
 
 def is_video(path: str) -> bool:
@@ -139,7 +148,7 @@ def walk(folder: str) -> Iterator[Entry]:
             file=sys.stderr,
         )
     for error in errors:
-        yield Entry(os.fsdecode(error.filename), problem=f"the folder cannot be listed: {error.strerror}; {AGAIN}")
+        yield Entry(os.fsdecode(error.filename), problem=f"the folder cannot be listed: {error.strerror}; {RETRY_HINT}")
 
 
 def glob(pattern: str) -> list[str]:
@@ -150,16 +159,16 @@ def glob(pattern: str) -> list[str]:
     return [filesystem.unstrip_protocol(path) for path in sorted(filesystem.glob(local))]
 
 
-def from_list(path: str, access: Access) -> list[Entry]:
+def read_list(path: str, access: Access) -> list[Entry]:
     """Return the rows of a list given by the user; relative paths are resolved from its folder."""
     if path.startswith("file://"):
         path = LocalFileSystem._strip_protocol(path)
     if not is_url(path):
         path = os.path.abspath(path)
     rows = lists.entries(list_bytes(path, access), path, access.list_encoding)
-    out = []
+    entries = []
     for row in rows:
-        location = lists.located(row.location, path)
+        location = lists.resolve_location(row.location, path)
         problem = ""
         if is_url(location):
             try:
@@ -170,8 +179,8 @@ def from_list(path: str, access: Access) -> list[Entry]:
             problem = "lists at web addresses must not contain local files"
         else:
             location = os.path.abspath(location)
-        out.append(replace(row, location=location, problem=problem))
-    return out
+        entries.append(replace(row, location=location, problem=problem))
+    return entries
 
 
 def list_bytes(path: str, access: Access) -> bytes:
@@ -187,39 +196,41 @@ def list_bytes(path: str, access: Access) -> bytes:
         raise DownloadError(f"{public_name(path)}: {error}") from None
 
 
-def merged(entries: Iterable[Entry]) -> list[Listed]:
+def merge_entries(entries: Iterable[Entry]) -> list[ListedVideo]:
     """Merge entries with the same location, in order of first occurrence."""
-    out: dict[str, Listed] = {}
+    by_location: dict[str, ListedVideo] = {}
     for entry in entries:
-        one = out.setdefault(entry.location, Listed(entry, [], entry.trusted))
-        blanks = {name: getattr(entry, name) for name in ("license", "source", "label") if not getattr(one.entry, name)}
-        one.entry = replace(one.entry, **blanks, problem=one.entry.problem and entry.problem)
-        one.trusted |= entry.trusted
+        listed = by_location.setdefault(entry.location, ListedVideo(entry, [], entry.trusted))
+        blanks = {
+            name: getattr(entry, name) for name in ("license", "source", "label") if not getattr(listed.entry, name)
+        }
+        listed.entry = replace(listed.entry, **blanks, problem=listed.entry.problem and entry.problem)
+        listed.trusted |= entry.trusted
         if entry.license:
-            one.statements.append(Statement(entry.license, entry.stated_in))
-    return list(out.values())
+            listed.statements.append(Statement(entry.license, entry.stated_in))
+    return list(by_location.values())
 
 
 # -- entries -> rows ---------------------------------------------------------------------------------------------------
 
 
-def look_up(listed: Listed, known: Sequence[Source], access: Access) -> Found:
+def identify_listed(listed: ListedVideo, known: Sequence[Source], access: Access) -> IdentifiedSource:
     """Return the row of a location with the id of its bytes; that of `known`, its earlier rows, if the file is unchanged."""
     entry = listed.entry
-    row = blank(entry)
+    row = unidentified_row(entry)
     if row.unreadable:
-        return Found(identify(row), listed.statements)
+        return IdentifiedSource(with_content_id(row), listed.statements)
     if is_web(entry.location) or row.path != entry.location:
-        return Found(downloaded(row, listed, known, access), listed.statements)
-    row = stat(row)
-    for old in known:
-        same = (old.bytes, old.modified_ns) == (row.bytes, row.modified_ns)
-        if same and not old.video_id.startswith(UNREAD):
-            return Found(old, listed.statements)
-    return Found(identify(row), listed.statements)
+        return IdentifiedSource(download_row(row, listed, known, access), listed.statements)
+    row = with_file_stat(row)
+    for known_row in known:
+        unchanged = (known_row.bytes, known_row.modified_ns) == (row.bytes, row.modified_ns)
+        if unchanged and not known_row.video_id.startswith(UNREADABLE_PREFIX):
+            return IdentifiedSource(known_row, listed.statements)
+    return IdentifiedSource(with_content_id(row), listed.statements)
 
 
-def blank(entry: Entry) -> Source:
+def unidentified_row(entry: Entry) -> Source:
     """Return a row with only the path and the metadata of the inputs."""
     path, problem = public_name(entry.location), entry.problem
     try:
@@ -230,7 +241,7 @@ def blank(entry: Entry) -> Source:
     return Source("", path, entry.license, entry.source, entry.label, bytes=0, duplicate_of="", unreadable=problem)
 
 
-def stat(row: Source) -> Source:
+def with_file_stat(row: Source) -> Source:
     """Return the row with the size and, for a local file, the time of last change; unchanged if they are not available.
 
     Files that are not regular (a FIFO, a device) are never opened, since opening may block forever.
@@ -239,43 +250,43 @@ def stat(row: Source) -> Source:
         if not is_url(row.path):
             facts = os.stat(row.path)
             if not modes.S_ISREG(facts.st_mode):
-                return replace(row, unreadable=f"is {_kind(facts.st_mode)}, not a file")
+                return replace(row, unreadable=f"is {_file_type(facts.st_mode)}, not a file")
             return replace(row, bytes=facts.st_size, modified_ns=facts.st_mtime_ns)
         filesystem, path = fsspec.core.url_to_fs(row.path)
         return replace(row, bytes=filesystem.size(path) or 0)
     except ImportError:
         raise
     except Exception:  # file systems do not always raise OSError for an unavailable server
-        return row  # `identify` meets the same error and records it
+        return row  # `with_content_id` meets the same error and records it
 
 
-def _kind(mode: int) -> str:
+def _file_type(mode: int) -> str:
     kinds = {modes.S_IFIFO: "a FIFO", modes.S_IFSOCK: "a socket", modes.S_IFDIR: "a folder"}
     return kinds.get(modes.S_IFMT(mode), "a device")
 
 
-def identify(row: Source) -> Source:
+def with_content_id(row: Source) -> Source:
     """Return the row with the id of its bytes; "unread-" and a hash of its path if they cannot be read."""
-    total, problem = hashlib.sha256(), row.unreadable
+    digest, problem = hashlib.sha256(), row.unreadable
     try:
         if not problem:
             with open_regular(row.path) if not is_url(row.path) else fsspec.open(row.path, "rb") as file:
                 while chunk := file.read(CHUNK):
-                    total.update(chunk)
+                    digest.update(chunk)
     except ImportError:
         raise
     except Exception as error:
-        problem = f"{reason(error)}; {AGAIN}"
+        problem = f"{safe_message(error)}; {RETRY_HINT}"
     if problem:  # stays in the manifest, where ingest reports it as failed
-        return replace(row, video_id=unread_id(row.path), unreadable=problem)
-    return replace(row, video_id=total.hexdigest()[:16])
+        return replace(row, video_id=unreadable_id(row.path), unreadable=problem)
+    return replace(row, video_id=digest.hexdigest()[:16])
 
 
-def unread_id(path: str) -> str:
-    return f"{UNREAD}{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+def unreadable_id(path: str) -> str:
+    return f"{UNREADABLE_PREFIX}{hashlib.sha256(path.encode()).hexdigest()[:16]}"
 
 
-def reason(error: Exception) -> str:
+def safe_message(error: Exception) -> str:
     """Return an error message without secrets."""
     if isinstance(error, DownloadError):
         return str(error)
@@ -293,7 +304,7 @@ def open_regular(path: str) -> BinaryIO:
         if modes.S_ISREG(mode):
             return file
         file.close()
-    raise ValueError(f"{path} is {_kind(mode)}, not a file")
+    raise ValueError(f"{path} is {_file_type(mode)}, not a file")
 
 
 class _Sink:
@@ -308,7 +319,7 @@ class _Sink:
         self.size += len(data)
 
 
-def downloaded(row: Source, listed: Listed, known: Sequence[Source], access: Access) -> Source:
+def download_row(row: Source, listed: ListedVideo, known: Sequence[Source], access: Access) -> Source:
     """Return the row of a URL whose copy is kept in the work folder, since the URL may have a secret or change its content.
 
     A file is not downloaded again if the server states the size and time of one of `known` with a copy. If a download fails and
@@ -317,80 +328,86 @@ def downloaded(row: Source, listed: Listed, known: Sequence[Source], access: Acc
     files = access.files
     if files is None:
         raise ValueError(f"{row.path}: URLs are downloaded to a work folder, but none was given")
-    kept = [old for old in known if not old.video_id.startswith(UNREAD) and files.has(_base(old.video_id))]
-    same: list[Source] = []
+    with_copy = [
+        old for old in known if not old.video_id.startswith(UNREADABLE_PREFIX) and files.has(_content_id(old.video_id))
+    ]
+    unchanged: list[Source] = []
 
-    def wanted(answer: Answer) -> bool:
-        same[:] = [old for old in kept if answer.modified_ns and answer == (old.bytes, old.modified_ns)]
-        return not same
+    def has_changed(info: RemoteFileInfo) -> bool:
+        unchanged[:] = [old for old in with_copy if info.modified_ns and info == (old.bytes, old.modified_ns)]
+        return not unchanged
 
     scratch = files.scratch()
     try:
         with open(scratch, "wb") as file:
             sink = _Sink(file)
-            answer = _fetch(listed, sink, access, wanted)
-        if answer is None:
-            return same[0]
+            info = _fetch(listed, sink, access, has_changed)
+        if info is None:
+            return unchanged[0]
         video_id = sink.sha.hexdigest()[:16]
         if not files.has(video_id):
             files.store_download(scratch, video_id)
-        return replace(row, video_id=video_id, bytes=sink.size, modified_ns=answer.modified_ns)
+        return replace(row, video_id=video_id, bytes=sink.size, modified_ns=info.modified_ns)
     except ImportError:
         raise
     except Exception as error:
-        if len(kept) == 1:
-            print(f"{row.path}: {reason(error)}: using the existing copy", file=sys.stderr)
-            return kept[0]
-        return replace(row, video_id=unread_id(row.path), unreadable=f"the download failed: {reason(error)}; {AGAIN}")
+        if len(with_copy) == 1:
+            print(f"{row.path}: {safe_message(error)}: using the existing copy", file=sys.stderr)
+            return with_copy[0]
+        return replace(
+            row,
+            video_id=unreadable_id(row.path),
+            unreadable=f"the download failed: {safe_message(error)}; {RETRY_HINT}",
+        )
     finally:
         if os.path.exists(scratch):
             os.remove(scratch)
 
 
-def _fetch(listed: Listed, sink: _Sink, access: Access, wanted: Any) -> Answer | None:
+def _fetch(listed: ListedVideo, sink: _Sink, access: Access, accept: Any) -> RemoteFileInfo | None:
     location, downloader = listed.entry.location, access.downloader
     if is_web(location):
-        return downloader.get(location, sink, listed.trusted, wanted)
-    watch = Watch(downloader.limits, downloader.stop)
+        return downloader.get(location, sink, listed.trusted, accept)
+    monitor = TransferMonitor(downloader.limits, downloader.stop)
 
     def chunks() -> Iterator[bytes]:
         with fsspec.open(location, "rb") as file:
             while chunk := file.read(CHUNK):
-                watch.count(len(chunk))
+                monitor.count(len(chunk))
                 yield chunk
 
-    copy(chunks(), sink, watch)
-    return Answer(None, 0)
+    write_chunks(chunks(), sink, monitor)
+    return RemoteFileInfo(None, 0)
 
 
-def _base(video_id: str) -> str:
+def _content_id(video_id: str) -> str:
     return video_id.partition("-dup-")[0]
 
 
-def number_unread(found: Sequence[Found]) -> list[Found]:
+def number_unreadable(identified: Sequence[IdentifiedSource]) -> list[IdentifiedSource]:
     """Give distinct ids to unreadable URLs that have the same public name because they differ only in their queries."""
-    seen: dict[str, int] = {}
-    out = []
-    for one in found:
-        row = one.row
-        if row.video_id.startswith(UNREAD):
-            number = seen[row.path] = seen.get(row.path, 0) + 1
-            row = replace(row, video_id=unread_id(f"{row.path}#{number}" if number > 1 else row.path))
-        out.append(Found(row, one.statements))
-    return out
+    counts: dict[str, int] = {}
+    numbered = []
+    for source in identified:
+        row = source.row
+        if row.video_id.startswith(UNREADABLE_PREFIX):
+            number = counts[row.path] = counts.get(row.path, 0) + 1
+            row = replace(row, video_id=unreadable_id(f"{row.path}#{number}" if number > 1 else row.path))
+        numbered.append(IdentifiedSource(row, source.statements))
+    return numbered
 
 
 def mark_duplicates(new: Iterable[Source], known: Iterable[Source] = ()) -> list[Source]:
-    """Make ids unique: of files with the same bytes the first by path keeps the id, unless a known one has it."""
-    first = {row.video_id: public_name(row.path) for row in known if not row.duplicate_of}
+    """Make ids unique: the first path of the files with the same bytes keeps the id, unless a known row has it."""
+    first_path = {row.video_id: public_name(row.path) for row in known if not row.duplicate_of}
     marked = []
     for row in sorted(new, key=lambda row: row.path):
-        original = first.get(row.video_id)
-        first.setdefault(row.video_id, row.path)
+        original = first_path.get(row.video_id)
+        first_path.setdefault(row.video_id, row.path)
         if original == row.path:  # known, or the same bytes at two queries of one address
             continue
         if original is not None:
-            copied = hashlib.sha256(row.path.encode()).hexdigest()[:8]
-            row = replace(row, video_id=f"{row.video_id}-dup-{copied}", duplicate_of=original)
+            path_hash = hashlib.sha256(row.path.encode()).hexdigest()[:8]
+            row = replace(row, video_id=f"{row.video_id}-dup-{path_hash}", duplicate_of=original)
         marked.append(row)
     return marked

@@ -2,7 +2,7 @@
 
 import html
 
-SHOWN_S = 20  # display time of an error message, seconds
+DURATION_S = 20  # display time of an error message, seconds
 
 
 def gradio_error(error: Exception) -> Exception:
@@ -10,4 +10,4 @@ def gradio_error(error: Exception) -> Exception:
     import gradio as gr
 
     lines = "<br>".join(html.escape(line) for line in str(error).splitlines())
-    return gr.Error(lines, duration=SHOWN_S, print_exception=False)
+    return gr.Error(lines, duration=DURATION_S, print_exception=False)

@@ -8,7 +8,7 @@ from pipelines.ui.work import WorkFolder
 
 LOOPBACK = "127.0.0.1"
 # colours with a contrast of at least 4.5 to 1, where those of the theme have less
-READABLE = {
+THEME_COLOURS = {
     "body_text_color_subdued": "*neutral_600",
     "input_placeholder_color": "*neutral_600",
     "input_placeholder_color_dark": "*neutral_400",
@@ -17,19 +17,19 @@ READABLE = {
 }
 
 
-def serve(made: Any, host: str = LOOPBACK, port: int | None = None, out: str = "videos") -> Any:
+def serve(blocks: Any, host: str = LOOPBACK, port: int | None = None, out: str = "videos") -> Any:
     """Start the server without blocking and return the page."""
     import gradio as gr
 
     # system fonts: others would be fetched from the network
-    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(**READABLE)
-    own = files("pipelines").joinpath("ui")
-    css, js = (own.joinpath(name).read_text(encoding="utf-8") for name in ("ui.css", "ui.js"))
-    made.launch(
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(**THEME_COLOURS)
+    assets = files("pipelines").joinpath("ui")
+    css, js = (assets.joinpath(name).read_text(encoding="utf-8") for name in ("ui.css", "ui.js"))
+    blocks.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, theme=theme, css=css, js=js, show_error=True,
         allowed_paths=[os.path.abspath(out)], share=False, enable_monitoring=False, ssr_mode=False,
     )  # fmt: skip
-    return made
+    return blocks
 
 
 def page(
@@ -47,7 +47,7 @@ def page(
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
-    with gr.Blocks(title="a2data", analytics_enabled=False, fill_width=True) as made:
+    with gr.Blocks(title="a2data", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown("# a2data")
         if checkpoint:
             from pipelines.sample.checkpoint import Checkpoint
@@ -59,12 +59,12 @@ def page(
             from pipelines.ui import browse, pairs
 
             with gr.Tab("Pairs", elem_id="tab-pairs"):
-                pairs.pairs_tab(gr, made, work)
+                pairs.pairs_tab(gr, blocks, work)
             with gr.Tab("Browse", elem_id="tab-browse"):
-                browse.browse_tab(gr, made, work)
+                browse.browse_tab(gr, blocks, work)
         if shards:
             from pipelines.ui.shards import ShardReader, shards_tab
 
             with gr.Tab("Shards", elem_id="tab-shards"):
-                shards_tab(gr, made, ShardReader(shards))
-    return made
+                shards_tab(gr, blocks, ShardReader(shards))
+    return blocks

@@ -1,4 +1,4 @@
-"""The tab that samples videos: uploads by role, progress with times, cancellation, and what was sampled."""
+"""The tab that samples videos: uploads by role, progress with times, cancellation, and the results."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from pipelines.sample.job import Job
 from pipelines.ui.message import gradio_error
 
 ROLES = {"human": "People", "object": "Objects", "background": "Background"}
-TICK_S = 0.5  # time between two updates of the progress
-NAMES = (
+UPDATE_S = 0.5  # time between two updates of the progress
+SETTING_NAMES = (
     "height",
     "width",
     "frames",
@@ -32,14 +32,14 @@ NAMES = (
 )
 
 
-def sample_tab(gr: Any, once: "SingleFlight", out: str) -> None:
-    """Add the tab. once: the checkpoint. out: folder of the videos."""
-    plain = {f.name: f.default for f in jobs.SETTINGS} | once.checkpoint.defaults
+def sample_tab(gr: Any, runner: "SingleFlight", out: str) -> None:
+    """Add the tab. runner: the checkpoint. out: folder of the videos."""
+    defaults = {f.name: f.default for f in jobs.SETTINGS} | runner.checkpoint.defaults
     with gr.Row():
         with gr.Column(min_width=300):
             prompt = gr.Textbox(label="Prompt", lines=3, placeholder="A woman drinks from a red cup.", elem_id="prompt")
             with gr.Row():
-                shown = [
+                uploads = [
                     gr.Gallery(
                         label=name, file_types=["image"], type="filepath", interactive=True, columns=2,
                         height=180, object_fit="contain", allow_preview=False, buttons=[], elem_id=role, min_width=160,
@@ -47,59 +47,66 @@ def sample_tab(gr: Any, once: "SingleFlight", out: str) -> None:
                     for role, name in ROLES.items()
                 ]  # fmt: skip
             cut = gr.Checkbox(True, label="Cut out people and objects that are not on white")
-            values = _settings(gr, plain)
+            values = _settings_fields(gr, defaults)
             with gr.Row():
                 start = gr.Button("Sample", variant="primary", elem_id="start", min_width=120)
                 cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", interactive=False, min_width=120)
         with gr.Column(min_width=300):
             status = gr.HTML(elem_id="status")
-            space = gr.HTML(fragment("ui/space.html"))  # of the video, until there is one: Gradio's own has no text
+            # shown until there is a video, since Gradio's own placeholder has no text
+            placeholder = gr.HTML(fragment("ui/space.html"))
             video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="video", visible=False)
     sheet = gr.HTML(elem_id="sheet")
-    with gr.Accordion("How it was made", open=False, elem_id="record", visible=False) as unfolded:
+    with gr.Accordion("How it was made", open=False, elem_id="record", visible=False) as record_box:
         record = gr.JSON(show_label=False)
 
-    def begin(request: gr.Request, *given: Any) -> Iterator[tuple[Any, ...]]:
-        for made, text, busy in sampled(once, out, request.session_hash or "", *given):
-            new: tuple[Any, ...] = (gr.skip(),) * 5
-            if made:
-                path, *others = made
-                there = bool(path)
-                new = (
-                    gr.update(value=path, visible=there), *others, gr.update(visible=there), gr.update(visible=not there)
+    def start_sampling(request: gr.Request, *inputs: Any) -> Iterator[tuple[Any, ...]]:
+        for update, text, busy in sample_updates(runner, out, request.session_hash or "", *inputs):
+            outputs_update: tuple[Any, ...] = (gr.skip(),) * 5
+            if update:
+                path, *others = update
+                has_video = bool(path)
+                outputs_update = (
+                    gr.update(value=path, visible=has_video), *others,
+                    gr.update(visible=has_video), gr.update(visible=not has_video),
                 )  # fmt: skip
-            yield *new, text, gr.update(interactive=not busy), gr.update(interactive=busy)
+            yield *outputs_update, text, gr.update(interactive=not busy), gr.update(interactive=busy)
 
     def stop(request: gr.Request) -> None:
-        once.cancel(request.session_hash or "")
+        runner.cancel(request.session_hash or "")
 
-    outputs = [video, sheet, record, unfolded, space, status, start, cancel]
+    outputs = [video, sheet, record, record_box, placeholder, status, start, cancel]
     # several at a time, since those that wait can be cancelled, too: SingleFlight samples one after another
     start.click(
-        begin, [prompt, *shown, cut, *values], outputs, concurrency_limit=8, show_progress="hidden", api_name=False
+        start_sampling,
+        [prompt, *uploads, cut, *values],
+        outputs,
+        concurrency_limit=8,
+        show_progress="hidden",
+        api_name=False,
     ).failure(
         lambda: ("", gr.update(interactive=True), gr.update(interactive=False)), None, outputs[5:], api_name=False
     )
     cancel.click(stop, None, None, show_progress="hidden", api_name=False)
 
 
-def _settings(gr: Any, plain: dict[str, Any]) -> list[Any]:
-    """Add the fields of the settings, in the order of NAMES."""
+def _settings_fields(gr: Any, defaults: dict[str, Any]) -> list[Any]:
+    """Add the fields of the settings, in the order of SETTING_NAMES."""
     narrow = {"min_width": 130}
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         with gr.Row():
-            height = gr.Number(plain["height"], label="Height, px", precision=0, elem_id="height", **narrow)
-            width = gr.Number(plain["width"], label="Width, px", precision=0, elem_id="width", **narrow)
-            frames = gr.Number(plain["frames"], label="Frames, 4 n + 1", precision=0, elem_id="frames", **narrow)
+            height = gr.Number(defaults["height"], label="Height, px", precision=0, elem_id="height", **narrow)
+            width = gr.Number(defaults["width"], label="Width, px", precision=0, elem_id="width", **narrow)
+            frames = gr.Number(defaults["frames"], label="Frames, 4 n + 1", precision=0, elem_id="frames", **narrow)
         with gr.Row():
-            steps = gr.Number(plain["steps"], label="Steps", precision=0, elem_id="steps", **narrow)
-            guidance = gr.Number(plain["guidance_scale"], label="Guidance", **narrow)
-            references = gr.Number(plain["reference_guidance_scale"], label="Guidance on references", **narrow)
+            steps = gr.Number(defaults["steps"], label="Steps", precision=0, elem_id="steps", **narrow)
+            guidance = gr.Number(defaults["guidance_scale"], label="Guidance", **narrow)
+            references = gr.Number(defaults["reference_guidance_scale"], label="Guidance on references", **narrow)
         with gr.Row():
-            shift = gr.Number(plain["flow_shift"], label="Flow shift", **narrow)
-            scheduler = gr.Dropdown(list(jobs.SCHEDULERS), value=plain["scheduler"], label="Scheduler", **narrow)
-            seed = gr.Number(plain["seed"], label="Seed", precision=0, **narrow)
-        negative = gr.Textbox(plain["negative_prompt"], label="Negative prompt", lines=2)
+            shift = gr.Number(defaults["flow_shift"], label="Flow shift", **narrow)
+            scheduler = gr.Dropdown(list(jobs.SCHEDULERS), value=defaults["scheduler"], label="Scheduler", **narrow)
+            seed = gr.Number(defaults["seed"], label="Seed", precision=0, **narrow)
+        negative = gr.Textbox(defaults["negative_prompt"], label="Negative prompt", lines=2)
     return [height, width, frames, steps, guidance, references, shift, scheduler, seed, negative]
 
 
@@ -130,13 +137,18 @@ class Progress:
         self.done += 1
         self.enter("sampling")
 
-    def html(self, end: str = "") -> str:
-        """Return the bar and the times. end: how the video ended; "" while it is made."""
+    def html(self, outcome: str = "") -> str:
+        """Return the bar and the times. outcome: how the video ended; "" while it is made."""
         now = time.monotonic()
-        left_s = (now - self.sampling_s) / self.done * (self.total - self.done) if self.done else None
-        phase = "cancelling after this step" if self.cancelled.is_set() and not end else self.phase
+        remaining_s = (now - self.sampling_s) / self.done * (self.total - self.done) if self.done else None
+        phase = "cancelling after this step" if self.cancelled.is_set() and not outcome else self.phase
         return fragment(
-            "ui/progress.html", progress=self, phase=phase, end=end, left_s=left_s, passed_s=now - self.started_s
+            "ui/progress.html",
+            progress=self,
+            phase=phase,
+            end=outcome,
+            left_s=remaining_s,
+            passed_s=now - self.started_s,
         )
 
 
@@ -160,52 +172,54 @@ class SingleFlight:
         from pipelines.sample.sampler import Sampler
         from pipelines.sample.stage import sample_to_file
 
-        while not self.lock.acquire(timeout=TICK_S):
+        while not self.lock.acquire(timeout=UPDATE_S):
             progress.enter("waiting for the video before")
         try:
             progress.enter("cutting out the references")
             job = replace(job, out=free_path(Path(job.out).parent))
-            task = make_request(self.checkpoint, self.device, job, digests)
-            task = task._replace(job=cutouts.with_cutouts([task.job])[0])
+            request = make_request(self.checkpoint, self.device, job, digests)
+            request = request._replace(job=cutouts.with_cutouts([request.job])[0])
             progress.enter("loading the checkpoint")
             if self.sampler is None:
                 self.sampler = Sampler(self.checkpoint, *resolve_device(self.device))
             progress.enter("sampling")
             progress.sampling_s = time.monotonic()
-            sample_to_file(self.sampler, task, progress.step)
+            sample_to_file(self.sampler, request, progress.step)
             return job
         finally:
             self.lock.release()
 
 
-def sampled(
-    once: SingleFlight, out: str, session: str, prompt: str, *rest: Any
+def sample_updates(
+    runner: SingleFlight, out: str, session: str, prompt: str, *inputs: Any
 ) -> Iterator[tuple[tuple[Any, ...] | None, str, bool]]:
-    """Sample the video that the page describes. Yields what the page shows, progress as HTML, and whether it goes on.
+    """Sample the video that the page describes. Yields the displayed values, progress as HTML, and whether it is running.
 
-    What it shows: the path of the video, its contact sheet as HTML, and its record; at the beginning nothing; None for no change.
-    rest: uploads of humans, objects and background, whether to cut out, then the values of NAMES. Raises gr.Error, which the page
-    shows.
+    Displayed values: path of the video, contact sheet as HTML, and record; nothing at the beginning; None for no change.
+    inputs: uploads of humans, objects and background, whether to cut out, then the values of SETTING_NAMES. Raises gr.Error,
+    which the page shows.
     """
-    files = tuple([path for path, _ in some or []] for some in rest[:3])
+    files = tuple([path for path, _ in gallery or []] for gallery in inputs[:3])
     try:
-        job = job_of(prompt or "", files, bool(rest[3]), dict(zip(NAMES, rest[4:], strict=True)), out)
+        job = make_job(prompt or "", files, bool(inputs[3]), dict(zip(SETTING_NAMES, inputs[4:], strict=True)), out)
         # settings that the page does not show, such as fps
-        job = replace(job, **{name: v for name, v in once.checkpoint.defaults.items() if name not in NAMES})
-        digests = checks.validate([("", job)], once.checkpoint.conditioning)
+        job = replace(job, **{name: v for name, v in runner.checkpoint.defaults.items() if name not in SETTING_NAMES})
+        digests = checks.validate([("", job)], runner.checkpoint.conditioning)
     except (ValueError, OSError, ImportError) as error:
         raise gradio_error(error) from error
-    once.cancel(session)
-    progress = once.running[session] = Progress(jobs.num_forward_passes(job))
-    made: list[Job] = []
-    thread = threading.Thread(target=_caught, args=(progress, lambda: made.append(once.sample(job, digests, progress))))
+    runner.cancel(session)
+    progress = runner.running[session] = Progress(jobs.num_forward_passes(job))
+    finished: list[Job] = []
+    thread = threading.Thread(
+        target=_record_error, args=(progress, lambda: finished.append(runner.sample(job, digests, progress)))
+    )
     thread.start()
-    shown: tuple[Any, ...] | None = (None, "", None)
+    update: tuple[Any, ...] | None = (None, "", None)
     try:
         while thread.is_alive():
-            yield shown, progress.html(), True
-            shown = None
-            thread.join(TICK_S)
+            yield update, progress.html(), True
+            update = None
+            thread.join(UPDATE_S)
     finally:  # also if the page is closed
         progress.cancelled.set()
     if isinstance(progress.error, CancelledError):
@@ -215,38 +229,38 @@ def sampled(
     elif progress.error:  # a fault of the program: Gradio prints it
         raise progress.error
     else:
-        out = made[0].out
+        out = finished[0].out
         stem = out.removesuffix(".mp4")
         sheet = fragment("ui/sheet.html", picture=data_uri(Path(f"{stem}.png").read_bytes(), "image/png"))
         record = json.loads(Path(f"{stem}.json").read_text())
         yield (out, sheet, record), progress.html(f"saved as {out}"), False
 
 
-def _caught(progress: Progress, do: Callable[[], None]) -> None:
+def _record_error(progress: Progress, function: Callable[[], None]) -> None:
     try:
-        do()
+        function()
     except Exception as error:  # raised where the page shows it
         progress.error = error
 
 
-def job_of(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any], out: str) -> Job:
+def make_job(prompt: str, files: tuple[Any, ...], cut: bool, values: dict[str, Any], out: str) -> Job:
     """Return the job that the page describes; its video gets the first free number in `out`."""
-    lacking = [] if prompt.strip() else ["the prompt is empty: describe the video"]
+    problems = [] if prompt.strip() else ["the prompt is empty: describe the video"]
     if not any(files):
-        lacking.append("no reference: upload an image of a person, an object or a background")
-    if lacking:
-        raise ValueError("\n".join(lacking))
+        problems.append("no reference: upload an image of a person, an object or a background")
+    if problems:
+        raise ValueError("\n".join(problems))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     kinds: dict[str, Any] = {f.name: value_type(f.type) for f in jobs.SETTINGS}
     empty = [name for name, value in values.items() if value is None]
     if empty:
         raise ValueError(f"{' and '.join(empty)}: enter a number")
-    typed = {name: kinds[name](value) for name, value in values.items()}
-    refs = [f"{role}={os.path.abspath(file)}" for role, some in zip(ROLES, files, strict=True) for file in some or []]
+    settings = {name: kinds[name](value) for name, value in values.items()}
+    refs = [f"{role}={os.path.abspath(file)}" for role, paths in zip(ROLES, files, strict=True) for file in paths or []]
     return jobs.resolve_paths(
         {"out": free_path(folder), "prompt": prompt, "ref": refs, "preview": True}
-        | typed
+        | settings
         | {"matting_model": Job.matting_model if cut else "none"},
         os.getcwd(),
     )

@@ -40,57 +40,62 @@ class ShardReader:
             raise ValueError(f"{clip} cannot be read from {row['shard']} ({error}): pack it again") from error
 
 
-def shards_tab(gr: Any, page: Any, packed: ShardReader) -> None:
-    rows = list(packed.rows.values())
+def shards_tab(gr: Any, page: Any, reader: ShardReader) -> None:
+    rows = list(reader.rows.values())
     licences = ", ".join(sorted({row["license"] or "no licence" for row in rows}))
     shards = len({row["shard"] for row in rows})
     counts = f"{len(rows)} triplet{'s' * (len(rows) != 1)} from {shards} shard{'s' * (shards != 1)}"
-    about = f"{counts} in {packed.folder.root}, {licences}" if rows else f"no triplets in {packed.folder.root}"
+    summary = f"{counts} in {reader.folder.root}, {licences}" if rows else f"no triplets in {reader.folder.root}"
     # plain text: Markdown in a data set's licences could inject content into the page
-    gr.Textbox(about, label="Shards", interactive=False, lines=1, max_lines=5, elem_id="about")
+    gr.Textbox(summary, label="Shards", interactive=False, lines=1, max_lines=5, elem_id="about")
     if not rows:
         return
     keys = [row["clip_id"] for row in rows]
     with gr.Row(elem_classes="beside"):
-        which = gr.Dropdown(keys, value=keys[0], label="Clip", elem_id="clip", scale=3, min_width=300)
-        before, after = (gr.Button(word, elem_id=word.lower(), scale=1, min_width=120) for word in ("Previous", "Next"))
+        clip_choice = gr.Dropdown(keys, value=keys[0], label="Clip", elem_id="clip", scale=3, min_width=300)
+        previous, following = (
+            gr.Button(word, elem_id=word.lower(), scale=1, min_width=120) for word in ("Previous", "Next")
+        )
     prompt = gr.HighlightedText(
         label="Prompt, with the phrases of its references", combine_adjacent=False, elem_id="phrases"
     )
     with gr.Row():
         video = gr.Video(label="Video", autoplay=True, loop=True, elem_id="clip-video", height=320)
-        shown = gr.Gallery(
+        gallery = gr.Gallery(
             label="References, from other clips", columns=3, height="auto", elem_id="references", object_fit="contain",
             buttons=["download", "fullscreen"],
         )  # fmt: skip
     with gr.Row():
         caption, provenance = gr.JSON(label="Caption"), gr.JSON(label="Provenance and passed checks")
-    outputs = [prompt, video, shown, caption, provenance]
+    outputs = [prompt, video, gallery, caption, provenance]
 
-    def move(clip: str, by: int) -> str:
-        return keys[(keys.index(clip) + by) % len(keys)]
+    def move(clip: str, step: int) -> str:
+        return keys[(keys.index(clip) + step) % len(keys)]
 
-    page.load(partial(triplet_outputs, packed), which, outputs, api_name=False)
-    which.change(partial(triplet_outputs, packed), which, outputs, api_name=False)
-    before.click(lambda clip: move(clip, -1), which, which, api_name=False)
-    after.click(lambda clip: move(clip, 1), which, which, api_name=False)
+    page.load(partial(triplet_outputs, reader), clip_choice, outputs, api_name=False)
+    clip_choice.change(partial(triplet_outputs, reader), clip_choice, outputs, api_name=False)
+    previous.click(lambda clip: move(clip, -1), clip_choice, clip_choice, api_name=False)
+    following.click(lambda clip: move(clip, 1), clip_choice, clip_choice, api_name=False)
 
 
-def triplet_outputs(packed: ShardReader, clip: str) -> tuple[Any, ...]:
-    """Return what the page shows of a triplet: highlighted prompt, video path, references, caption and provenance."""
+def triplet_outputs(reader: ShardReader, clip: str) -> tuple[Any, ...]:
+    """Return the outputs of the page for a triplet: highlighted prompt, video path, references, caption and provenance."""
     from a2data.media import images
 
     try:
-        triplet = packed.triplet(clip)
-        video = Path(packed.videos.name) / safe_name(f"{clip}.mp4", packed.folder.root)
+        triplet = reader.triplet(clip)
+        video = Path(reader.videos.name) / safe_name(f"{clip}.mp4", reader.folder.root)
         pictures = {name: images.from_png(data) for name, data in triplet.pictures.items()}
     except (LookupError, ValueError) as error:
         raise gradio_error(error) from error
     video.write_bytes(triplet.video)
-    facts = triplet.facts
-    labels = [(g.start, g.end, g.name) for g in facts.references if g.phrase]
-    gallery = [(pictures[g.name], f"{g.name}: {g.role}, {g.phrase or 'no phrase'}") for g in facts.references]
-    provenance = json.loads(json.dumps(asdict(facts), default=str))
+    meta = triplet.facts
+    labels = [(reference.start, reference.end, reference.name) for reference in meta.references if reference.phrase]
+    gallery = [
+        (pictures[reference.name], f"{reference.name}: {reference.role}, {reference.phrase or 'no phrase'}")
+        for reference in meta.references
+    ]
+    provenance = json.loads(json.dumps(asdict(meta), default=str))
     caption = provenance.pop("caption")
     return highlight(triplet.prompt, labels), str(video), gallery, caption, provenance
 

@@ -23,7 +23,7 @@ from pipelines.run.recipe import element_tables
 
 
 class ReadOnlyStore(Store):
-    """A store in which a damaged part stays where it is: looking changes nothing."""
+    """A store in which a damaged part stays where it is: browsing never changes a work folder."""
 
     def set_aside(self, error: DamagedError) -> DamagedError:
         return error
@@ -34,12 +34,12 @@ class Row(NamedTuple):
 
     key: str  # clip_id, element_id, or video_id of a rejected video
     shard: int
-    group: str  # what the filter selects by: fate of a clip, kind of an element, stage and reason of a reject
+    group: str  # key of the filter: outcome of a clip, kind of an element, stage and reason of a reject
     about: str  # a few words for its picture
 
 
 @dataclass(frozen=True)
-class _Shown:  # columns of the tables of elements
+class _ElementColumns:  # columns of the tables of elements
     element_id: str
     kind: str
     label: str
@@ -57,7 +57,7 @@ class WorkFolder:
         self.marks: Marks = marking.read(marks)
 
     def reload(self) -> None:
-        """Forget what was read, since a run may have gone on."""
+        """Forget what was read, since a run may have added rows."""
         for name in ("rejects", "clips", "elements", "pairs"):
             self.__dict__.pop(name, None)
         self.marks = marking.read(self.marks_path)
@@ -79,70 +79,79 @@ class WorkFolder:
 
         A garment without a reference names the face of a person who might wear it: that is not a pair.
         """
-        pairs, total = audit.pairs_of(self.store, [reject for stage, _, reject in self.rejects if stage == "retrieve"])
-        alike = [pair for pair in pairs if pair.target.split("/")[1:2] == pair.source.split("/")[1:2]]
-        return sorted(alike, key=lambda pair: (pair.target, pair.source)), total - (len(pairs) - len(alike))
+        pairs, total = audit.read_pairs(
+            self.store, [reject for stage, _, reject in self.rejects if stage == "retrieve"]
+        )
+        same_kind = [pair for pair in pairs if pair.target.split("/")[1:2] == pair.source.split("/")[1:2]]
+        return sorted(same_kind, key=lambda pair: (pair.target, pair.source)), total - (len(pairs) - len(same_kind))
 
     @cached_property
-    def elements(self) -> dict[str, tuple[int, _Shown]]:
+    def elements(self) -> dict[str, tuple[int, _ElementColumns]]:
         """element_id -> shard and element."""
-        found = {}
+        elements_by_id = {}
         for table in self.tables:
-            rows = self.store.read_all(table, _Shown)
-            for shard, row in zip(rows["shard"].to_pylist(), from_table(_Shown, rows), strict=True):
-                found[row.element_id] = shard, row
-        return dict(sorted(found.items()))
+            rows = self.store.read_all(table, _ElementColumns)
+            for shard, row in zip(rows["shard"].to_pylist(), from_table(_ElementColumns, rows), strict=True):
+                elements_by_id[row.element_id] = shard, row
+        return dict(sorted(elements_by_id.items()))
 
     @cached_property
     def clips(self) -> list[Row]:
-        """Every clip with its fate: in the shards, with references, kept, or the reason of its first reject."""
+        """Every clip with its outcome: in the shards, with references, kept, or the reason of its first reject."""
         packed, paired, kept = (self._clip_ids(table) for table in ("pack", "retrieve", "select"))
         reasons: dict[str, str] = {}
         for stage, _, reject in self.rejects:
             reasons.setdefault(reject.key, f"{stage}: {reject.reason}")
-        found = []
-        for clip_id, shard in contact_sheets.shards_holding(self.store, "segment").items():
-            fates = [(packed, "in the shards"), (reasons, reasons.get(clip_id, "")), (paired, "paired"), (kept, "kept")]
-            fate = next((name for where, name in fates if clip_id in where), "not judged")
-            found.append(Row(clip_id, shard, fate, fate))
-        return found
+        rows = []
+        for clip_id, shard in contact_sheets.shards_by_clip(self.store, "segment").items():
+            outcomes = [
+                (packed, "in the shards"),
+                (reasons, reasons.get(clip_id, "")),
+                (paired, "paired"),
+                (kept, "kept"),
+            ]
+            outcome = next((name for keys, name in outcomes if clip_id in keys), "not judged")
+            rows.append(Row(clip_id, shard, outcome, outcome))
+        return rows
 
     def _clip_ids(self, table: str) -> set[str]:
-        return set(contact_sheets.shards_holding(self.store, table))
+        return set(contact_sheets.shards_by_clip(self.store, table))
 
-    def rows(self, what: str) -> list[Row]:
+    def rows(self, table: str) -> list[Row]:
         """Return the rows of "Clips", "Elements" or "Rejected"."""
-        if what == "Clips":
+        if table == "Clips":
             return self.clips
-        if what == "Elements":
-            about = ((shard, e) for shard, e in self.elements.values())
-            return [Row(e.element_id, shard, e.kind, f"{e.label}, quality {e.quality:.2f}") for shard, e in about]
+        if table == "Elements":
+            elements = ((shard, e) for shard, e in self.elements.values())
+            return [Row(e.element_id, shard, e.kind, f"{e.label}, quality {e.quality:.2f}") for shard, e in elements]
         return [Row(r.key, shard, f"{stage}: {r.reason}", f"{stage}: {r.reason}") for stage, shard, r in self.rejects]
 
-    def groups(self, what: str) -> Counter[str]:
-        return Counter(row.group for row in self.rows(what))
+    def groups(self, table: str) -> Counter[str]:
+        return Counter(row.group for row in self.rows(table))
 
     def pictures(self, rows: Sequence[Row]) -> dict[str, str]:
         """Return key -> picture of some rows as a data: URI: of an element its cut-out, else of its clip a frame."""
         cut_outs = contact_sheets.cut_outs(self.store, self.tables, {(r.shard, r.key) for r in rows if "/" in r.key})
         clips = {(r.shard, r.key.split("/")[0]) for r in rows if r.key not in cut_outs}
-        strips = contact_sheets.strips_of(self.store, clips, stills=1) if clips and self.store.shards("segment") else {}
+        strips = (
+            contact_sheets.clip_strips(self.store, clips, stills=1) if clips and self.store.shards("segment") else {}
+        )
         found = {row.key: strips[clip].stills[0] for row in rows if (clip := row.key.split("/")[0]) in strips}
         return found | {key: cut_out.picture for key, cut_out in cut_outs.items()}
 
-    def explained(self, key: str) -> str:
+    def explain(self, key: str) -> str:
         """Return the history of a video, clip or element. Raises ValueError for an unknown key."""
         return explain(self.store, key, self.stages)
 
     # -- marks -------------------------------------------------------------------------------------------------------
 
-    def marked(self, pair: Pair) -> bool | None:
-        """Return whether a pair is marked as the same; None without a mark, or with one of elements that were detected again."""
+    def mark_of(self, pair: Pair) -> bool | None:
+        """Return whether a pair is marked as the same; None without a mark, or if its elements were detected again."""
         mark = self.marks.get(marking.ends(pair.target, pair.source))
-        frames = {
+        frame_of = {
             name: row.frame for name in (pair.target, pair.source) if (row := self.elements.get(name, (0, None))[1])
         }
-        return mark.same if mark and marking.current({mark.elements: mark}, frames) else None
+        return mark.same if mark and marking.current({mark.elements: mark}, frame_of) else None
 
     def mark(self, pair: Pair, same: bool | None) -> None:
         """Write a mark, or remove it with None. Raises ValueError if an element of the pair is gone."""
@@ -154,8 +163,8 @@ class WorkFolder:
             if same is None:
                 self.marks.pop(marking.ends(pair.target, pair.source), None)
             else:
-                one, other = ((name, self.elements[name][1].frame) for name in (pair.target, pair.source))
-                new_mark = marking.mark(one, other, same)
+                first, second = ((name, self.elements[name][1].frame) for name in (pair.target, pair.source))
+                new_mark = marking.mark(first, second, same)
                 self.marks[new_mark.elements] = new_mark
             marking.write(self.marks_path, self.marks)
 

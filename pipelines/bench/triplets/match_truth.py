@@ -87,7 +87,7 @@ def match_entity(truth: Truth, region: SourceMask, kind: str) -> EntityMatch:
     mask = region.in_source(film.height, film.width)
     best, best_inside = NO_ENTITY, 0.0
     for entity in entities:
-        sight = film.seen(entity, region.frame)
+        sight = film.sight_of(entity, region.frame)
         if sight is None:
             continue
         intersection, union = overlap(sight.pixels(film.height, film.width), mask)
@@ -126,9 +126,9 @@ def idf1_terms(matcher: GroundTruthMatcher) -> tuple[float, float]:
             by_clip.setdefault(element.clip, []).append(element)
     for clip, unit in matcher.unit_of.items():
         tracks = by_clip.get(clip, [])
-        entities = [e for e in matcher.truth.wanted[unit.key] if e.sights]
+        entities = [e for e in matcher.truth.expected[unit.key] if e.sights]
         frames = {f for t in tracks for f in t.frames} or set(matcher.prediction.clips[clip].frames)
-        truth = [{f: s.box for f in frames if (s := unit.film.seen(e, f)) and s.visible >= 0.5} for e in entities]
+        truth = [{f: s.box for f in frames if (s := unit.film.sight_of(e, f)) and s.visible >= 0.5} for e in entities]
         if not any(e.sights for e in unit.shot.entities):
             continue
         hits = np.array([[_hits(t, boxes) for boxes in truth] for t in tracks]).reshape(len(tracks), len(truth))
@@ -150,7 +150,7 @@ def entity_masks(film: Film, unit: Unit, frame: int) -> dict[str, np.ndarray]:
     return {
         e.id: sight.pixels(film.height, film.width)
         for e in unit.shot.entities
-        if e.kind in KINDS and (sight := film.seen(e, frame))
+        if e.kind in KINDS and (sight := film.sight_of(e, frame))
     }
 
 

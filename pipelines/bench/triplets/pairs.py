@@ -107,7 +107,9 @@ def pairing_scores(matcher: GroundTruthMatcher, pairs: list[Pair]) -> list[Score
     for role in sorted({p.ref.role for p in pairs}):
         role_pairs = [p for p in pairs if p.ref.role == role]
         scores.append(proportion(f"pairing, precision: {role}", sum(p.is_correct for p in role_pairs), len(role_pairs)))
-    negatives = sorted({h for u in matcher.truth.units for e in matcher.truth.wanted[u.key] for h in e.hard_negatives})
+    negatives = sorted(
+        {h for u in matcher.truth.units for e in matcher.truth.expected[u.key] for h in e.hard_negatives}
+    )
     for name in negatives:
         role_pairs = [
             p for p in subject_pairs if p.target_match.entity and name in p.target_match.entity.hard_negatives
@@ -162,7 +164,7 @@ def entity_scores(matcher: GroundTruthMatcher) -> list[Score]:
         num_matched += match.entity is not None and match.entity.kind in KINDS
         if unit and match.id and (match.iou is None or match.iou >= 0.5):
             found[unit.key].add(match.id)
-    required = [(u, e) for u in matcher.truth.units for e in matcher.truth.wanted[u.key]]
+    required = [(u, e) for u in matcher.truth.units for e in matcher.truth.expected[u.key]]
     scores = [proportion("entities, precision", num_matched, num_elements)]
     scores.append(proportion("entities, recall", sum(e.id in found[u.key] for u, e in required), len(required)))
     for name, low, high in SIZES:

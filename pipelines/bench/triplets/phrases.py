@@ -101,7 +101,7 @@ def count_phrases(matcher: GroundTruthMatcher, sample: Sample) -> PhraseCounts:
         if is_correct(unit, sample, slot, entity):
             num_correct += 1
             named_ids.add(entity.id)  # type: ignore[union-attr]
-    required_ids = {e.id for e in matcher.truth.wanted[unit.key]}
+    required_ids = {e.id for e in matcher.truth.expected[unit.key]}
     num_entities = {kind: sum(e.kind == kind for e in unit.shot.entities) for kind in KINDS}
     num_phrases = {kind: sum(kind_of(slot.phrase) == kind for slot in slots) for kind in KINDS}
     num_invented = sum(max(0, num_phrases[kind] - num_entities[kind]) for kind in KINDS)

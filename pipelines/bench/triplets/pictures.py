@@ -57,7 +57,7 @@ def cleanliness(matcher: GroundTruthMatcher, ref: Ref, match: EntityMatch) -> Cl
     shot = film.shot_at(ref.origin.frame) if film else None
     if ref.role == "background" or match.entity is None or match.iou is None or film is None or shot is None:
         return None
-    sight = film.seen(match.entity, ref.origin.frame)
+    sight = film.sight_of(match.entity, ref.origin.frame)
     if sight is None or not (sight.mask or sight.alpha):
         return None
     alpha, mask = sight.pixels(film.height, film.width), ref.origin.in_source(film.height, film.width)

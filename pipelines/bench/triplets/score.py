@@ -226,7 +226,7 @@ def find_lost(matcher: GroundTruthMatcher) -> dict[Key, str]:
         if key in emitted:
             continue
         kept = [clip for clip in clips.get(key, []) if clip.kept]
-        required_ids = {e.id for e in matcher.truth.wanted[key]}
+        required_ids = {e.id for e in matcher.truth.expected[key]}
         shot_elements = [
             e for clip in kept for e in elements.get(clip.id, []) if matcher.of_element(e).id in required_ids
         ]

@@ -23,7 +23,7 @@ def oracle(truth: Truth) -> Prediction:
     names = sorted({e.id for u in truth.units for e in u.shot.entities})
     elements: Elements = {}
     for unit in truth.units:
-        for number, entity in enumerate(unit.wanted(0.01)):
+        for number, entity in enumerate(unit.expected_entities(0.01)):
             elements[clip_id(unit), entity.id] = _element(unit, entity, number, names)
     samples = [sample for unit in truth.units if (sample := _sample(truth, unit, elements, names))]
     return Prediction(
@@ -76,7 +76,7 @@ def _area(box: Box) -> float:
 def _sample(truth: Truth, unit: Unit, elements: Elements, names: list[str]) -> Sample | None:
     """Return the triplet of a shot; None if none of its entities can have a reference."""
     refs, slots, prompt = [], [], ""
-    for entity in truth.wanted[unit.key]:
+    for entity in truth.expected[unit.key]:
         phrase = describe(entity)
         prompt += ", " if prompt else ""
         slot = Slot(phrase, len(prompt), len(prompt) + len(phrase), elements[clip_id(unit), entity.id].id)

@@ -106,7 +106,7 @@ def test_another_person_is_named_and_lowers_the_identity_precision(tmp_path):
     assert [(e.clip_id[:5], e.fault) for e in result.findings if e.fault == "another person"] == [
         ("clip1", "another person")
     ]
-    assert "identity precision 0.500: 1 of 2" in audit.text(result)
+    assert "identity precision 0.500: 1 of 2" in audit.format_audit(result)
 
 
 def test_a_mask_that_is_its_box_and_one_in_pieces_are_named(tmp_path):

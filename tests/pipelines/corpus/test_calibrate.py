@@ -15,7 +15,14 @@ from a2data.store.tables import Store
 from pipelines import marks as marking
 from pipelines.cli import main as cli
 from pipelines.corpus import calibrate
-from pipelines.corpus.calibrate import CalibratedThreshold, Pairs, bootstrap, different_sources, judge, threshold_at_far
+from pipelines.corpus.calibrate import (
+    CalibratedThreshold,
+    Pairs,
+    different_source_pairs,
+    estimate_threshold,
+    threshold_at_far,
+    threshold_interval,
+)
 from pipelines.marks import mark
 from pipelines.run import recipe
 from pipelines.run.recipe import Recipe, element_tables
@@ -37,16 +44,16 @@ def test_the_bootstrap_covers_the_true_quantile_about_as_often_as_it_says():
     covered = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        low, high = bootstrap(Pairs(rng.normal(0, 0.1, 3000), np.arange(3000)), 0.05)
+        low, high = threshold_interval(Pairs(rng.normal(0, 0.1, 3000), np.arange(3000)), 0.05)
         covered += low <= 0.16449 <= high
     assert covered >= 34
 
 
 def test_pairs_of_one_clip_give_no_interval_and_of_few_clips_a_wide_one():
     x = np.random.default_rng(0).normal(0, 0.1, 1000) + np.repeat(np.linspace(0, 0.3, 10), 100)
-    assert all(math.isnan(v) for v in bootstrap(Pairs(x, np.zeros(1000, int)), 0.05))
-    by_clip = bootstrap(Pairs(x, np.repeat(np.arange(10), 100)), 0.05)
-    by_pair = bootstrap(Pairs(x, np.arange(1000)), 0.05)
+    assert all(math.isnan(v) for v in threshold_interval(Pairs(x, np.zeros(1000, int)), 0.05))
+    by_clip = threshold_interval(Pairs(x, np.repeat(np.arange(10), 100)), 0.05)
+    by_pair = threshold_interval(Pairs(x, np.arange(1000)), 0.05)
     assert by_clip[1] - by_clip[0] > 2 * (by_pair[1] - by_pair[0])
 
 
@@ -54,7 +61,7 @@ def test_the_threshold_keeps_to_the_rate_on_other_pairs_too_and_that_of_these_al
     kept, here = 0, 0
     for seed in range(30):
         seen, other = np.random.default_rng(seed).normal(0, 0.1, (2, 20_000))
-        found = judge(Pairs(seen[:1000], np.arange(1000)), pairs(), pairs(0.9), 0.02)
+        found = estimate_threshold(Pairs(seen[:1000], np.arange(1000)), pairs(), pairs(0.9), 0.02)
         kept += (other >= found.threshold).mean() <= 0.02
         here += (other >= found.threshold_here).mean() <= 0.02
     assert kept >= 27
@@ -66,28 +73,28 @@ def pairs(*values):
 
 
 def test_too_few_pairs_are_refused_with_what_they_would_do_for():
-    sentence = judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.001)
+    sentence = estimate_threshold(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.001)
     assert "needs 1000 pairs" in sentence
     assert "only 30 share a frame" in sentence
     assert "--target-far 0.04" in sentence
-    assert isinstance(judge(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.04), CalibratedThreshold)
+    assert isinstance(estimate_threshold(pairs(*[0.1] * 30), pairs(), pairs(0.9), 0.04), CalibratedThreshold)
 
 
 def test_weak_negatives_are_used_only_where_the_sure_ones_do_not_suffice():
     sure, weak = pairs(*np.linspace(0, 0.3, 100)), pairs(*np.linspace(0, 0.6, 100))
-    assert judge(sure, weak, pairs(), 0.01).weak_negatives == 0
-    assert judge(sure, weak, pairs(), 0.01).threshold_here == pytest.approx(0.297, abs=1e-4)
-    mixed = judge(sure, weak, pairs(), 0.005)
+    assert estimate_threshold(sure, weak, pairs(), 0.01).weak_negatives == 0
+    assert estimate_threshold(sure, weak, pairs(), 0.01).threshold_here == pytest.approx(0.297, abs=1e-4)
+    mixed = estimate_threshold(sure, weak, pairs(), 0.005)
     assert (mixed.negatives, mixed.weak_negatives) == (100, 100)
     assert mixed.threshold_here == pytest.approx(0.594, abs=1e-4)
 
 
 def test_a_model_to_which_different_ones_are_the_same_is_refused():
-    assert "cannot separate them" in judge(pairs(*[1.0] * 50), pairs(), pairs(), 0.1)
+    assert "cannot separate them" in estimate_threshold(pairs(*[1.0] * 50), pairs(), pairs(), 0.1)
 
 
 def test_only_stated_sources_that_differ_make_weak_negatives():
-    found = different_sources(["a", "a", "b", "", "b"], ["x", "x", "x", "x", "y"])
+    found = different_source_pairs(["a", "a", "b", "", "b"], ["x", "x", "x", "x", "y"])
     assert found == [(0, 2), (1, 2)]
 
 
@@ -142,7 +149,7 @@ def test_people_in_one_frame_are_two_and_a_track_that_continues_in_the_next_clip
 
 
 def test_a_track_far_apart_in_time_is_a_positive(store, monkeypatch):
-    monkeypatch.setattr(calibrate, "FAR_S", 0.05)
+    monkeypatch.setattr(calibrate, "MIN_POSITIVE_GAP_S", 0.05)
     found, _ = calibrate.calibrate(store, 0.02, triplets())
     finding = found["dlib", "face"]
     assert finding.positives == 80

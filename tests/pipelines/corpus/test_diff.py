@@ -10,7 +10,7 @@ import tiny_shards
 from a2data.dataset.triplet import Triplet
 from benchmarks.audit_faults import pack
 from pipelines.cli.main import main
-from pipelines.corpus.diff import differing, parts_of
+from pipelines.corpus.diff import changed_parts, comparable_parts
 
 
 def shards(folder: Path, *triplets: Triplet) -> str:
@@ -26,19 +26,19 @@ def test_equal_data_sets_have_no_differences(tmp_path, capsys):
 
 def test_every_part_that_differs_is_named():
     one = tiny_shards.triplet(0)
-    parts = parts_of(one)
+    parts = comparable_parts(one)
     given = one.facts.references
-    assert differing(parts, parts_of(tiny_shards.triplet(0))) == []
-    assert differing(parts, parts | {"prompt": "a mug"}) == ["prompt"]
-    assert differing(parts, parts | {"references": parts["references"][:1]}) == ["references: 2 → 1"]
+    assert changed_parts(parts, comparable_parts(tiny_shards.triplet(0))) == []
+    assert changed_parts(parts, parts | {"prompt": "a mug"}) == ["prompt"]
+    assert changed_parts(parts, parts | {"references": parts["references"][:1]}) == ["references: 2 → 1"]
     other = replace(one, facts=replace(one.facts, references=[replace(given[0], identity=99), *given[1:]]))
-    assert differing(parts, parts_of(other)) == [f"references: ref0 ({given[0].phrase or given[0].role})"]
+    assert changed_parts(parts, comparable_parts(other)) == [f"references: ref0 ({given[0].phrase or given[0].role})"]
 
 
 def test_another_picture_of_a_reference_is_a_difference_and_another_compression_is_not():
     one, other = tiny_shards.triplet(0), tiny_shards.triplet(1)
     swapped = replace(one, cut_outs=one.cut_outs | {"ref0": other.cut_outs["ref0"]})
-    assert differing(parts_of(one), parts_of(swapped))[0].startswith("references: ref0")
+    assert changed_parts(comparable_parts(one), comparable_parts(swapped))[0].startswith("references: ref0")
 
 
 def test_a_triplet_that_one_side_lacks_is_drawn_on_the_other(tmp_path, capsys):

@@ -7,7 +7,7 @@ from tiny_corpus import GREEN, GREY, PROMPT, RED, A, B, C
 
 from a2data.records import Kept, Rule, Score, Sound, Source, Span, Speaker
 from a2data.store.tables import Store
-from pipelines.corpus.explain import explain, facts
+from pipelines.corpus.explain import explain, history
 from pipelines.triplets import triplets
 from stages.select import Select
 
@@ -63,12 +63,12 @@ def test_numbers_that_json_lacks_are_text_in_the_facts(tmp_path):
     tiny_corpus.write(store)
     scores = [Score(RED, "loudness", float("-inf")), Score(RED, "motion", 0.5)]
     store.write("score", 0, Score, scores)
-    rows = facts(store, RED, STAGES)["rows"]["score"]
+    rows = history(store, RED, STAGES)["rows"]["score"]
     assert [row["value"] for row in rows] == ["-inf", 0.5]
 
 
 def test_the_facts_of_a_clip_are_its_rows_in_every_table_without_pixels(corpus_store):
-    found = facts(corpus_store, RED, STAGES)
+    found = history(corpus_store, RED, STAGES)
     assert (found["kind"], found["key"], found["shard"]) == ("clip", RED, 0)
     assert [row["prompt"] for row in found["rows"]["caption"]] == [PROMPT]
     assert {row["clip_id"] for row in found["rows"]["segment"]} == {RED}
@@ -77,9 +77,9 @@ def test_the_facts_of_a_clip_are_its_rows_in_every_table_without_pixels(corpus_s
     assert all(r["key"].startswith(RED) and r["reason"] for r in found["rejected"])
     assert len(found["rejected"]) == 2
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    (one,) = facts(corpus_store, f"{RED}/human/0", STAGES)["rows"]["detect"]
+    (one,) = history(corpus_store, f"{RED}/human/0", STAGES)["rows"]["detect"]
     assert one["element_id"] == f"{RED}/human/0"
-    assert facts(corpus_store, C, STAGES)["failed"][0]["stage"] == "ingest"
+    assert history(corpus_store, C, STAGES)["failed"][0]["stage"] == "ingest"
 
 
 def test_a_rejected_clip_shows_the_rule_that_it_failed_then_and_would_fail_now(corpus_store):

@@ -15,7 +15,7 @@ from a2data.records import Clip, Match, Packed, Reference, Source
 from a2data.store.folder import Folder
 from a2data.store.tables import Store
 from pipelines.cli import main as cli
-from pipelines.corpus.forget import DeletionRequest, forget, of_identity, of_source
+from pipelines.corpus.forget import DeletionRequest, forget, request_for_identity, request_for_source
 from pipelines.run.recipe import Recipe
 from pipelines.sources.forgotten import read, without_forgotten
 
@@ -81,7 +81,7 @@ def references(store: Store) -> list[Reference]:
 
 
 def test_a_forgotten_source_leaves_what_a_run_without_it_would_have_made(store, tmp_path):
-    removed = forget(store, of_source(store, "/films/dd44.mp4"), stages(store, KNOWN))
+    removed = forget(store, request_for_source(store, "/films/dd44.mp4"), stages(store, KNOWN))
     assert (removed["manifest"], removed["segment"], removed["faces"], removed["match"]) == (1, 2, 2, 2)
     # retrieve and curate over all shards, and pack of those that changed
     assert make(store, stages(store, KNOWN)) <= 4 + 4 + 2
@@ -97,7 +97,7 @@ def test_only_the_shards_whose_references_change_are_packed_again(store):
         return {p.name: p.stat().st_mtime_ns for p in Path(store.path("shards")).glob("*.tar")}
 
     before, paired = written(), {n: store.footer("retrieve", n).digest for n in (0, 1, 2)}
-    forget(store, of_source(store, "ff66"), stages(store, KNOWN))
+    forget(store, request_for_source(store, "ff66"), stages(store, KNOWN))
     make(store, stages(store, KNOWN))
     same = {f"{n:05d}" for n in (0, 1) if store.footer("retrieve", n).digest == paired[n]}
     assert "00000" in same
@@ -106,14 +106,14 @@ def test_only_the_shards_whose_references_change_are_packed_again(store):
 
 
 def test_nothing_else_is_computed_again(store):
-    forget(store, of_source(store, "cc33"), stages(store, KNOWN))
+    forget(store, request_for_source(store, "cc33"), stages(store, KNOWN))
     todo = [stage for stage in stages(store, KNOWN) if stage.name() not in ("retrieve", "curate", "pack")]
     assert make(store, todo) == 0
 
 
 def test_an_identity_is_forgotten_with_every_shot_that_shows_it_and_is_not_brought_back(store, tmp_path):
     anna = next(r.identity for r in references(store) if r.clip_id == "bb22-00000000")
-    wanted = of_identity(store, anna, stages(store, KNOWN))
+    wanted = request_for_identity(store, anna, stages(store, KNOWN))
     assert wanted.spans == {"aa11": [(0, 75)], "bb22": [(0, 75)], "dd44": [(0, 75)]}
     forget(store, wanted, stages(store, KNOWN))
     make(store, stages(store, KNOWN))
@@ -128,7 +128,7 @@ def test_an_identity_is_forgotten_with_every_shot_that_shows_it_and_is_not_broug
 
 
 def test_what_was_forgotten_is_not_taken_in_again_under_any_name(store, capsys):
-    forget(store, of_source(store, "aa"), stages(store, KNOWN))
+    forget(store, request_for_source(store, "aa"), stages(store, KNOWN))
     again = [replace(toy_pairs.source("aa11", "anna"), path="/elsewhere.mp4"), toy_pairs.source("new0", "anna")]
     copy = replace(again[0], video_id="aa11-dup-12345678")
     assert [s.video_id for s in without_forgotten(store, [*again, copy])] == ["new0"]
@@ -138,10 +138,10 @@ def test_what_was_forgotten_is_not_taken_in_again_under_any_name(store, capsys):
 
 
 def test_a_killed_command_is_resumed_by_the_same_command(store):
-    wanted = of_source(store, "bb22")
+    wanted = request_for_source(store, "bb22")
     forget(store, wanted, [])  # as far as the manifest
     assert "bb22" not in {s.video_id for rows in manifest(store).values() for s in rows}
-    assert of_source(store, "bb22").videos == {"bb22"}
+    assert request_for_source(store, "bb22").videos == {"bb22"}
     make(store, stages(store, KNOWN))
     assert "bb22" not in {r.clip_id[:4] for r in references(store)}
 
@@ -149,7 +149,7 @@ def test_a_killed_command_is_resumed_by_the_same_command(store):
 def test_a_part_that_was_stale_does_not_pass_for_fresh_afterwards(store):
     other = [replace(s, most=0.5) if s.name() == "select" else s for s in stages(store, KNOWN)]
     (select,) = (s for s in other if s.name() == "select")
-    forget(store, of_source(store, "dd44"), other)
+    forget(store, request_for_source(store, "dd44"), other)
     assert not store.is_up_to_date(select, (1,))
     assert store.is_up_to_date(next(s for s in other if s.name() == "segment"), (1,))
 
@@ -175,8 +175,8 @@ def test_what_there_is_not_is_a_sentence_and_nothing_is_refused(store, capsys):
 def test_ids_are_of_what_is_forgotten_or_only_begin_alike():
     wanted = DeletionRequest("source", "ab", frozenset({"ab", "ab-dup-1"}), {}, frozenset({"cd-00000007"}))
     gone = ["ab", "ab-00000000", "ab-00000000/face/0", "ab-dup-1", "cd-00000007/human@3"]
-    assert all(wanted.gone(key) for key in gone)
-    assert not any(wanted.gone(key) for key in ("abc", "abc-00000000", "cd", "cd-00000008", "a"))
+    assert all(wanted.covers(key) for key in gone)
+    assert not any(wanted.covers(key) for key in ("abc", "abc-00000000", "cd", "cd-00000008", "a"))
 
 
 def test_adding_a_video_pairs_again_without_another_embedding(store):

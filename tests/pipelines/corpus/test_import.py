@@ -106,8 +106,8 @@ def test_audit_names_the_copy_and_nothing_else(plain, capsys):
 
 
 def test_an_entry_that_cannot_be_imported_is_named(plain):
-    (bad,) = (each for each in sets.folder(str(plain)) if isinstance(each, sets.BadEntry))
-    assert (Path(bad.key).name, bad.why) == ("silent.mp4", "silent.txt with its prompt does not exist")
+    (bad,) = (each for each in sets.read_folder(str(plain)) if isinstance(each, sets.BadEntry))
+    assert (Path(bad.key).name, bad.reason) == ("silent.mp4", "silent.txt with its prompt does not exist")
 
 
 def test_explain_status_export_and_forget_work_on_an_imported_set(plain, tmp_path, capsys):
@@ -158,9 +158,9 @@ def test_phantom_data_names_a_box_in_a_frame_by_a_fraction(tmp_path):
         {"vid": "../vid_b", "video_caption": "", "cross_pair": json.dumps(pair)},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
-    entry, bad = sets.phantom(str(tmp_path / "pairs.parquet"), str(tmp_path))
+    entry, bad = sets.read_phantom(str(tmp_path / "pairs.parquet"), str(tmp_path))
     assert bad.key == "../vid_b"
-    assert "cannot be used as a file name" in bad.why
+    assert "cannot be used as a file name" in bad.reason
     (subject,) = entry.subjects
     assert subject.references == [sets.Region(str(tmp_path / "vid_b.mp4"), 6, (22, 30, 62, 70))]
     assert subject.target == subject.references[0]._replace(path=str(tmp_path / "vid_a.mp4"))

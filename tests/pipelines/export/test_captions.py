@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 from a2data.dataset.triplet import NamedCaption
-from pipelines.export.prompts import others
+from pipelines.export.prompts import other_captions
 
 
 def test_other_captions_are_text_and_not_the_prompt_again():
     given = [NamedCaption("long", "a man walks"), NamedCaption("short", "a man"), NamedCaption("structured", "{}")]
     facts = SimpleNamespace(captions=given, caption=SimpleNamespace(prompt="a man walks"))
-    assert others(facts) == ["a man"]
-    assert others(SimpleNamespace(captions=[], caption=facts.caption)) == []
+    assert other_captions(facts) == ["a man"]
+    assert other_captions(SimpleNamespace(captions=[], caption=facts.caption)) == []

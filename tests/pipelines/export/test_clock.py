@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.export.clock import CLOCKS, TooSmallError, available, fit, segment_settings
+from pipelines.export.clock import CLOCKS, TooSmallError, num_ticks, scale_and_crop, segment_settings
 from pipelines.run.recipe import Recipe
 from pipelines.triplets import triplets
 from stages.segment.stage import Segment
@@ -47,8 +47,8 @@ def test_a_count_obeys_the_rule_and_no_larger_one_does(name, frames):
 
 def test_81_frames_at_15_fps_are_129_at_24_and_86_at_16():
     # 80 / 15 s = 5.333 s: ticks 0 to 128 at 24 fps, 0 to 85 at 16 fps
-    assert available(80 / 15, 24) == 129
-    assert available(80 / 15, 16) == 86
+    assert num_ticks(80 / 15, 24) == 129
+    assert num_ticks(80 / 15, 16) == 86
 
 
 @given(st.integers(32, 2000), st.integers(32, 2000), st.sampled_from(sorted(CLOCKS)))
@@ -71,7 +71,7 @@ def test_sides_are_multiples_and_never_larger_than_the_picture(width, height, na
 def test_the_box_of_a_crop_lies_inside_the_scaled_source(width, height, left, top, name):
     crop = (left, top, left + width, top + height)
     out = CLOCKS[name].size(width, height)
-    made = fit(left + width, top + height, crop, out)
+    made = scale_and_crop(left + width, top + height, crop, out)
     x0, y0, x1, y1 = made.box
     assert (x1 - x0, y1 - y0) == out
     assert 0 <= x0 < x1 <= made.whole[0]

@@ -208,7 +208,7 @@ def test_a_check_names_the_row_that_the_trainer_would_skip(corpus, tmp_path, cap
     (tmp_path / "diffsynth.json").write_text((tmp_path / "diffsynth.json").read_text().replace("2-object", "9-object"))
     found = h3.check(Folder(tmp_path))
     assert [problem.row for problem in found.skipped] == [f"diffsynth.json row {n}" for n in (1, 2, 3)]
-    assert found.skipped[0].why == f"references/{CLIPS[0]}/9-object.png does not exist"
+    assert found.skipped[0].reason == f"references/{CLIPS[0]}/9-object.png does not exist"
 
 
 @pytest.mark.parametrize(("style", "size"), [("cutout", (32, 48)), ("in-place", (32, 48)), ("crop", (18, 18))])

@@ -109,7 +109,7 @@ def test_opens2v_names_an_entry_whose_mask_is_damaged(corpus, tmp_path):
     path.write_text(json.dumps(entries))
     (problem,) = opens2v.check(Folder(tmp_path)).skipped
     assert problem.row == f"opens2v.json {KEYS[0]}_part0003"
-    assert problem.why.startswith("mask 1: ")
+    assert problem.reason.startswith("mask 1: ")
 
 
 def test_energon_gets_tars_and_their_offsets(corpus, tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_energon_names_a_tar_whose_index_is_short(corpus, tmp_path):
     export(corpus, "energon", tmp_path)
     (tmp_path / ".nv-meta" / ".info.json").write_text(json.dumps({"shard_counts": {"00000-000.tar": 3}}))
     (problem,) = energon.check(Folder(tmp_path)).skipped
-    assert problem.why == "its index has 2 samples, .info.json says 3"
+    assert problem.reason == "its index has 2 samples, .info.json says 3"
 
 
 ENERGON = """

@@ -43,7 +43,7 @@ def test_ai_toolkit_snaps_down_to_17n_plus_5(frames, taken):
 
 def test_a_margin_of_frames_outlasts_the_rounding_of_a_duration():
     # int(n / 24 * 24) is n - 1 for some n, for which a clip of exactly 17n+5 frames would lose 17
-    assert all(ai_toolkit.frames(media(count + 2)) == count for count in h3.RELEASED)
+    assert all(ai_toolkit.frames(media(count + 2)) == count for count in h3.RELEASED_FRAME_COUNTS)
 
 
 @pytest.mark.parametrize(("frames", "stride", "taken"), [(83, 1, 81), (47, 1, 45), (83, 2, 41), (1, 2, 0)])
@@ -58,11 +58,11 @@ def test_refalign_reads_81_frames_or_4n_plus_1(frames, taken):
 
 def test_ltx_chooses_the_nearest_aspect_then_the_most_frames_then_the_largest():
     buckets = [(49, 64, 96), (121, 64, 96), (121, 96, 64), (121, 128, 192)]
-    assert ltx.nearest(buckets, (123, 64, 96)) == (121, 128, 192)
-    assert ltx.nearest(buckets, (100, 64, 96)) == (49, 64, 96)
-    assert ltx.nearest(buckets, (123, 96, 64)) == (121, 96, 64)
+    assert ltx.nearest_bucket(buckets, (123, 64, 96)) == (121, 128, 192)
+    assert ltx.nearest_bucket(buckets, (100, 64, 96)) == (49, 64, 96)
+    assert ltx.nearest_bucket(buckets, (123, 96, 64)) == (121, 96, 64)
 
 
 def test_ltx_skips_a_video_shorter_than_every_bucket():
     with pytest.raises(ValueError, match="48 frames are fewer than in every bucket"):
-        ltx.nearest([(49, 64, 96)], (48, 64, 96))
+        ltx.nearest_bucket([(49, 64, 96)], (48, 64, 96))

@@ -14,7 +14,7 @@ from a2data.media import video
 from a2data.media.images import from_rle
 from pipelines.films import demo, places, renderer
 from pipelines.films import people as demo_people
-from pipelines.films.demo_script import MOVIES, THINGS, Actor, Movie, Shot
+from pipelines.films.demo_script import MOVIES, OBJECTS, Actor, Movie, Shot
 
 SMALL = (320, 180)
 SHOTS = [(seed, shot) for seed, movie in enumerate(MOVIES) for shot in movie.shots]
@@ -161,11 +161,11 @@ def test_a_size_that_the_script_is_not_framed_for_is_refused(tmp_path):
 
 def test_the_camera_never_looks_beyond_the_plate():
     for movie in MOVIES:
-        joints = ["cut", *(shot.then for shot in movie.shots)]
+        joints = ["cut", *(shot.transition for shot in movie.shots)]
         for shot, before in zip(movie.shots, joints, strict=False):
             soft = movie.transition_s / shot.seconds  # the camera moves on while a transition lasts
-            for at in (0 if before == "cut" else -soft, 1 if shot.then == "cut" else 1 + soft):
-                matrix = renderer.view(shot, at, (640, 360))
+            for at in (0 if before == "cut" else -soft, 1 if shot.transition == "cut" else 1 + soft):
+                matrix = renderer.camera_matrix(shot, at, (640, 360))
                 corners = (np.array([(0, 0), (640, 360)]) - matrix[:, 2]) / matrix[0, 0]
                 assert (corners[0] >= 0).all(), shot
                 assert (corners[1] <= (places.WIDTH, places.HEIGHT)).all(), shot
@@ -176,9 +176,9 @@ def test_four_people_and_four_things_come_back_elsewhere_and_one_person_does_not
     for _, shot in SHOTS:
         for actor in shot.actors:
             where[actor.id].add((shot.place, shot.light))
-    assert set(where) == demo_people.PEOPLE.keys() | THINGS.keys()
+    assert set(where) == demo_people.PEOPLE.keys() | OBJECTS.keys()
     assert sum(len(where[person]) >= 3 for person in demo_people.PEOPLE) >= 4
-    assert sum(len({place for place, _ in where[thing]}) >= 2 for thing in THINGS) >= 4
+    assert sum(len({place for place, _ in where[thing]}) >= 2 for thing in OBJECTS) >= 4
     assert len(where["captain"]) == 1
     assert len(SHOTS) == 20
     assert any(not any(a.human for a in shot.actors) for _, shot in SHOTS)
@@ -221,8 +221,8 @@ def test_a_face_network_tells_the_people_apart(faces):
 
 def test_reshaping_by_nothing_moves_nothing_and_a_warp_carries_its_landmarks():
     marks = demo_people.HOPPER
-    assert np.array_equal(demo_people.reshape(marks, demo_people.Shape()), marks)
-    wider = demo_people.reshape(marks, demo_people.Shape(jaw=0.1, chin=0.05, mouth_drop=0.03))
+    assert np.array_equal(demo_people.move_landmarks(marks, demo_people.Shape()), marks)
+    wider = demo_people.move_landmarks(marks, demo_people.Shape(jaw=0.1, chin=0.05, mouth_drop=0.03))
     layer = np.zeros((demo_people.HEIGHT, demo_people.WIDTH), np.float32)
     chin = marks[8].astype(int)
     cv2.circle(layer, (int(chin[0]), int(chin[1])), 4, 1.0, -1)

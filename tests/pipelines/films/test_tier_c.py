@@ -59,10 +59,10 @@ def test_the_oracle_scores_one_in_spite_of_soft_edges(folders):
 
 def test_alpha_is_what_the_picture_was_mixed_with():
     who = tier_c.CutOut("a", "object", tier_c.demo_people.premultiplied(
-        np.dstack([np.full((100, 80, 3), 250.0), ellipse((0, 0, 0), 100, 80)[..., 3:] / 255.0])), whole=True)  # fmt: skip
+        np.dstack([np.full((100, 80, 3), 250.0), ellipse((0, 0, 0), 100, 80)[..., 3:] / 255.0])), is_whole=True)  # fmt: skip
     part = tier_c.Part(who, (0.5, 0.8, 0.5), (0.6, 0.8, 0.5), 3.0, False)
     plate = np.full((540, 960, 3), 50, np.uint8)
-    picture, shown = tier_c.draw(tier_c.Take("p", "day", False, (part,)), plate, 0.3, -1)
+    picture, shown = tier_c.draw(tier_c.CompositeShot("p", "day", False, (part,)), plate, 0.3, -1)
     alpha, visible = shown["a"]
     assert visible == 1.0
     assert ((alpha > 0.1) & (alpha < 0.9)).mean() / (alpha > 0.9).mean() > 0.05  # soft edges there are
@@ -71,10 +71,10 @@ def test_alpha_is_what_the_picture_was_mixed_with():
 
 def test_nearer_subjects_hide_those_behind():
     whole = tier_c.CutOut("a", "object", tier_c.demo_people.premultiplied(
-        np.dstack([np.full((100, 80, 3), 250.0), np.ones((100, 80, 1))])), whole=True)  # fmt: skip
-    near = tier_c.CutOut("b", "object", whole.picture, whole=True)
+        np.dstack([np.full((100, 80, 3), 250.0), np.ones((100, 80, 1))])), is_whole=True)  # fmt: skip
+    near = tier_c.CutOut("b", "object", whole.picture, is_whole=True)
     parts = tuple(tier_c.Part(w, (x, 0.8, 0.5), (x, 0.8, 0.5), 0.0, False) for w, x in ((whole, 0.5), (near, 0.56)))
-    _, shown = tier_c.draw(tier_c.Take("p", "day", False, parts), np.zeros((540, 960, 3), np.uint8), 0.0, -1)
+    _, shown = tier_c.draw(tier_c.CompositeShot("p", "day", False, parts), np.zeros((540, 960, 3), np.uint8), 0.0, -1)
     assert shown["b"][1] == 1.0
     assert 0 < shown["a"][1] < 0.5
     assert (shown["a"][0] + shown["b"][0]).max() <= 1.0
@@ -86,6 +86,6 @@ def test_a_folder_without_pictures_is_refused(tmp_path, capsys):
     (tmp_path / "human").mkdir()
     (tmp_path / "human" / "a.png").write_bytes(to_png(np.zeros((8, 8, 3), np.uint8)))
     with pytest.raises(ValueError, match="has no alpha"):
-        tier_c.folder_of_cut_outs(tmp_path)
+        tier_c.read_cut_outs(tmp_path)
     assert main(["triplet-bench", "make", str(tmp_path / "set"), "x.mp4"]) == 2
     assert "VIDEOS require --tier R" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pipelines.bench.triplets.score import score
 from pipelines.bench.triplets.self_test import oracle
 from pipelines.films import tier_s, tier_s_cast
 from pipelines.films.demo_script import Actor
-from pipelines.films.tier_s_script import DECK, JOINTS, Reel, Scene, reels
+from pipelines.films.tier_s_script import SCENE_CASTS, TRANSITIONS, Reel, Scene, reels
 from pipelines.films.truth import load
 
 SIZE = (320, 180)
@@ -31,7 +31,10 @@ def made(tmp_path_factory):
     first = scene("room", CASE, take="again")
     films = (
         Reel(
-            "a.mp4", 25.0, (replace(first, then="wipe"), scene("kitchen", BALL), scene("room", CASE, BALL)), bars_px=40
+            "a.mp4",
+            25.0,
+            (replace(first, transition="wipe"), scene("kitchen", BALL), scene("room", CASE, BALL)),
+            bars_px=40,
         ),
         Reel("b.mkv", 25.0, (replace(first, mirrored=True), scene("kitchen", CASE)), first_pts_s=1.075, jitter=0.4),
     )
@@ -86,7 +89,7 @@ def test_bars_are_black_and_without_people(made):
 def test_times_are_odd_where_the_script_says_so(made):
     out, truth = made
     _, times = pictures(out, "b.mkv")
-    wanted = tier_s.times(Reel("b.mkv", 25.0, (), first_pts_s=1.075, jitter=0.4), truth.films[1].frames, 100)
+    wanted = tier_s.frame_times(Reel("b.mkv", 25.0, (), first_pts_s=1.075, jitter=0.4), truth.films[1].frames, 100)
     assert np.abs(np.array(times) - wanted).max() < 0.002
     assert np.diff(times).std() > 0.004
 
@@ -98,18 +101,18 @@ def test_a_copy_is_the_same_shot_mirrored(made):
     plain = tier_s.draw(scene("room", CASE), 0.5, 0, SIZE)
     turned = tier_s.draw(scene("room", CASE, mirrored=True), 0.5, 0, SIZE)
     assert np.array_equal(plain.picture[:, ::-1], turned.picture)
-    assert np.array_equal(plain.shown["suitcase"][0][:, ::-1], turned.shown["suitcase"][0])
+    assert np.array_equal(plain.visible_parts["suitcase"][0][:, ::-1], turned.visible_parts["suitcase"][0])
     assert "suitcase" in truth.eligible[truth.units[0].key]  # the others lend to it, its copy alone does not
 
 
 def test_people_who_leave_or_walk_behind_others_are_less_visible():
     out = Actor("suitcase", (760.0, 500.0, 160.0), (980.0, 500.0, 160.0))
-    shares = [tier_s.draw(scene("room", out), at, 0, SIZE).shown["suitcase"][1] for at in (0.0, 0.25, 0.5)]
+    shares = [tier_s.draw(scene("room", out), at, 0, SIZE).visible_parts["suitcase"][1] for at in (0.0, 0.25, 0.5)]
     assert shares[0] > shares[1] > shares[2]
     hidden = tier_s.draw(scene("room", CASE, replace(BALL, start=CASE.start, end=CASE.end)), 0.0, 0, SIZE)
-    assert hidden.shown["suitcase"][1] < 0.8
-    assert hidden.shown["ball"][1] == 1.0
-    assert not (hidden.shown["suitcase"][0] & hidden.shown["ball"][0]).any()
+    assert hidden.visible_parts["suitcase"][1] < 0.8
+    assert hidden.visible_parts["ball"][1] == 1.0
+    assert not (hidden.visible_parts["suitcase"][0] & hidden.visible_parts["ball"][0]).any()
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
@@ -133,10 +136,10 @@ def test_the_benchmark_holds_on_what_is_rendered(made):
 def test_every_script_has_every_hard_negative(seed):
     films = reels(seed)
     scenes = [s for film in films for s in film.scenes]
-    assert {s.then for film in films for s in film.scenes[:-1]} == set(JOINTS)
+    assert {s.transition for film in films for s in film.scenes[:-1]} == set(TRANSITIONS)
     assert len([s for s in scenes if s.take]) == 2
     assert sum(s.mirrored for s in scenes) == 1
-    assert len(scenes) == len(DECK) + 2
+    assert len(scenes) == len(SCENE_CASTS) + 2
     assert sum(bool(s.poster) for s in scenes) == 2
     for name in {a.id for s in scenes for a in s.actors}:
         mine = [
@@ -148,7 +151,7 @@ def test_every_script_has_every_hard_negative(seed):
         assert len({take for _, take in mine}) >= 2, name
     for film in films:
         for one, two in zip(film.scenes, film.scenes[1:], strict=False):
-            assert one.place != two.place or one.then == "cut"
+            assert one.place != two.place or one.transition == "cut"
 
 
 def test_seeds_differ():
@@ -156,8 +159,8 @@ def test_seeds_differ():
 
 
 def test_colours_of_things_are_those_that_the_pipeline_would_name():
-    assert tier_s_cast.thing_colours("suitcase", "day")[0] == "blue"
-    assert tier_s_cast.thing_colours("green suitcase", "day")[0] == "green"
+    assert tier_s_cast.object_colours("suitcase", "day")[0] == "blue"
+    assert tier_s_cast.object_colours("green suitcase", "day")[0] == "green"
     assert {"green", "blue"} & set(tier_s_cast.top_colours("teal coat", "day"))
     assert set(tier_s_cast.top_colours("crimson coat", "day")) & {"red", "pink"}
 

@@ -42,8 +42,8 @@ def test_a_label_made_by_hand_needs_a_box_only(tmp_path):
     (tmp_path / "set.json").write_text(json.dumps({"format": "triplet-truth/1", "tier": "R", "films": ["a.mp4"]}))
     (tmp_path / "a.truth.json").write_text(json.dumps(film))
     (known,) = load(tmp_path).films
-    assert known.seen(known.shots[0].entities[0], 30).pixels(90, 160).sum() == 50 * 70
-    assert [e.id for e in Unit(known, known.shots[0]).wanted()] == ["ann"]
+    assert known.sight_of(known.shots[0].entities[0], 30).pixels(90, 160).sum() == 50 * 70
+    assert [e.id for e in Unit(known, known.shots[0]).expected_entities()] == ["ann"]
 
 
 def test_an_invalid_file_is_reported(tmp_path):
@@ -78,7 +78,7 @@ def test_only_what_is_large_and_mostly_visible_must_be_found():
         Entity("poster", "poster", sights={n: sight(big, 1.0) for n in range(10)}),
     ]
     shot = Shot(0, 10, entities=entities)
-    assert [e.id for e in Unit(Film("a", 25, 10, 160, 90, [], [shot]), shot).wanted()] == ["seen"]
+    assert [e.id for e in Unit(Film("a", 25, 10, 160, 90, [], [shot]), shot).expected_entities()] == ["seen"]
 
 
 def test_a_copy_of_a_take_is_not_a_partner():

@@ -13,7 +13,7 @@ from a2data.records import Packed, Reference, Reject, Rule
 from a2data.store.schema import schema
 from a2data.store.tables import Store
 from pipelines.report import audit
-from pipelines.report.audit import Pair, chosen, outline
+from pipelines.report.audit import Pair, select_pairs, svg_outline
 
 REFUSED = Reject(
     f"{GREEN}/human/0",
@@ -82,9 +82,9 @@ def test_an_outline_surrounds_what_the_mask_holds_and_leaves_out_its_holes():
     mask[15:30, 20:40] = False
     mask[50:58, 60:75] = True
     # a hole's border is drawn on the mask's own pixels
-    assert (filled(outline(mask), mask.shape) != mask).mean() < 0.02
-    assert outline(mask).count("M") == 3
-    assert outline(np.zeros((4, 4), bool)) == ""
+    assert (filled(svg_outline(mask), mask.shape) != mask).mean() < 0.02
+    assert svg_outline(mask).count("M") == 3
+    assert svg_outline(np.zeros((4, 4), bool)) == ""
 
 
 def pair(n, value, low=-math.inf, high=math.inf):
@@ -93,16 +93,16 @@ def pair(n, value, low=-math.inf, high=math.inf):
 
 def test_the_pairs_nearest_to_a_threshold_are_drawn_and_some_of_all():
     pairs = [pair(n, n / 100, 0.5) for n in range(100)]
-    drawn = chosen(pairs, 10)
+    drawn = select_pairs(pairs, 10)
     assert drawn[:5] == [50, 49, 51, 48, 52]
     assert len(drawn) == len(set(drawn)) == 10
     assert {0, 90} & {*drawn}
-    assert chosen(pairs[:3], 10) == [2, 1, 0]
-    assert chosen([pair(0, 1.0), pair(1, math.inf, 0.2)], 5) == [0, 1]
+    assert select_pairs(pairs[:3], 10) == [2, 1, 0]
+    assert select_pairs([pair(0, 1.0), pair(1, math.inf, 0.2)], 5) == [0, 1]
 
 
 def test_of_more_pairs_than_a_page_holds_both_sides_keep_their_share(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit, "MOST_PAIRS", 30)
+    monkeypatch.setattr(audit, "MAX_PAIRS", 30)
     store = Store(tmp_path / "work")
     rows = [
         Reference(f"c{n:03d}", f"c{n:03d}/object/0", "object", 1, 0, "d", "d/object/0", "", 0.9, 0.1, [])
@@ -142,4 +142,4 @@ def test_without_any_pair_the_section_says_so(tmp_path):
 def test_the_components_of_a_copy_risk_are_columns_of_the_references():
     distances = [name for name in schema(Reference).names if re.search("_(distance|ratio|difference)$", name)]
 
-    assert [*distances, "gap_s"] == list(audit.PARTS)
+    assert [*distances, "gap_s"] == list(audit.COPY_RISK_PARTS)

@@ -22,7 +22,7 @@ def test_the_pairs_nearest_to_a_threshold_are_shown_on_either_side(tmp_path):
         for kind, v in details.items()
     ]
     tiny_corpus.put(store, "retrieve", 1, Reference, [], rejected=[*rejected, Reject(f"{GREEN}/face/0", "no identity")])
-    (border,) = borderline.borders(store, TABLES, [*rejected, Reject(f"{GREEN}/face/0", "no identity")])
+    (border,) = borderline.borderline_pairs(store, TABLES, [*rejected, Reject(f"{GREEN}/face/0", "no identity")])
     assert [(p.element_id, p.rule.value) for p in border.passed] == [(f"{RED}/human/0", 0.9), (f"{RED}/upper/0", 0.7)]
     assert [(p.source_element_id, p.rule.value) for p in border.failed] == [
         (f"{RED}/human/0", 0.59),
@@ -35,7 +35,7 @@ def test_the_pairs_nearest_to_a_threshold_are_shown_on_either_side(tmp_path):
 
 
 def test_a_rule_whose_threshold_nothing_came_near_has_no_pairs(corpus_store):
-    assert [border.rule for border in borderline.borders(corpus_store, TABLES, [])] == ["similarity"]
+    assert [border.rule for border in borderline.borderline_pairs(corpus_store, TABLES, [])] == ["similarity"]
 
 
 def test_histograms_count_every_reference(page):

@@ -202,7 +202,7 @@ def test_the_same_tables_give_the_same_bytes(corpus_store, page, tmp_path):
 
 
 def test_no_more_samples_are_shown_than_asked_for(corpus_store, tmp_path):
-    found = written(corpus_store, tmp_path, samples=0)
+    found = written(corpus_store, tmp_path, num_triplets=0)
     assert not found.all("article")
     assert "0 of 1" in found.text("section", id="triplets")
 

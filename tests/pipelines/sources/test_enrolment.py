@@ -131,7 +131,7 @@ def test_copies_are_kept_and_decoded_in_an_object_store_too(corpus):
 def test_a_source_that_was_forgotten_leaves_no_copy_and_gets_none(corpus):
     listed = corpus.list({"url": "http://films.example/a.mp4"}, {"url": "http://films.example/b.mp4"})
     row, other = corpus.enroll(listed)
-    forget.forget(corpus.store, forget.of_source(corpus.store, f"{row.path}{SIGNED}"), [Ingest()])
+    forget.forget(corpus.store, forget.request_for_source(corpus.store, f"{row.path}{SIGNED}"), [Ingest()])
     assert not corpus.files.has(row.video_id)
     assert corpus.enroll(listed) == [other]
     assert os.listdir(corpus.store.path("sources")) == [other.video_id]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from pipelines.sources.lists import entries, located
+from pipelines.sources.lists import entries, resolve_location
 
 
 def rows(text, suffix=".csv", encoding="utf-8"):
@@ -146,8 +146,8 @@ def test_parquet_of_other_types_is_read_or_named():
 
 
 def test_relative_paths_are_seen_from_the_list():
-    assert located("../c.mp4", "/lists/x/a.csv") == "/lists/x/../c.mp4"
-    assert located("https://h/x", "/lists/a.csv") == "https://h/x"
+    assert resolve_location("../c.mp4", "/lists/x/a.csv") == "/lists/x/../c.mp4"
+    assert resolve_location("https://h/x", "/lists/a.csv") == "https://h/x"
 
 
 TEXTS = some.text(some.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)

@@ -93,7 +93,7 @@ def test_what_cannot_be_read_stays_in_the_manifest_by_name(folder):
 
 def test_known_files_are_not_read_again(folder, monkeypatch):
     known = manifest.sources([str(folder)])
-    monkeypatch.setattr(manifest, "identify", lambda row: pytest.fail(f"read {row.path}"))
+    monkeypatch.setattr(manifest, "with_content_id", lambda row: pytest.fail(f"read {row.path}"))
     assert manifest.sources([str(folder)], known) == []
 
 

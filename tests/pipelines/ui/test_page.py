@@ -9,7 +9,7 @@ import pytest
 
 from a2data.media import video
 from pipelines.cli.main import main
-from pipelines.ui.sample import NAMES, CancelledError, Progress, SingleFlight, job_of, sampled
+from pipelines.ui.sample import SETTING_NAMES, CancelledError, Progress, SingleFlight, make_job, sample_updates
 from pipelines.ui.shards import ShardReader, highlight, triplet_outputs
 
 lacking = [name for name in ("diffusers", "gradio") if importlib.util.find_spec(name) is None]
@@ -86,9 +86,9 @@ def test_the_phrases_of_a_prompt_are_marked_where_they_stand():
 
 
 def test_an_empty_number_is_named(tmp_path):
-    values = {name: 1 for name in NAMES} | {"scheduler": "euler", "negative_prompt": "", "steps": None}
+    values = {name: 1 for name in SETTING_NAMES} | {"scheduler": "euler", "negative_prompt": "", "steps": None}
     with pytest.raises(ValueError, match="steps: enter a number"):
-        job_of("a", (["woman.png"], [], None), True, values, str(tmp_path))
+        make_job("a", (["woman.png"], [], None), True, values, str(tmp_path))
 
 
 def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
@@ -96,7 +96,7 @@ def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
 
     once = SingleFlight("nowhere", None)
     with pytest.raises(gradio.Error) as error:
-        next(sampled(once, "made", "session", "", None, None, None, True, *[1] * len(NAMES)))
+        next(sample_updates(once, "made", "session", "", None, None, None, True, *[1] * len(SETTING_NAMES)))
     first, second = error.value.message.split("<br>")
     assert first == "the prompt is empty: describe the video"
     assert second.startswith("no reference: upload an image")
@@ -104,7 +104,7 @@ def test_a_page_on_which_nothing_was_filled_in_says_what_is_lacking():
 
 @pytest.fixture
 def asked(tmp_path):
-    """What the page gives `sampled`: a prompt, a picture of a person and the settings of a small video."""
+    """What the page gives `sample_updates`: a prompt, a picture of a person and the settings of a small video."""
     import tiny_a2
 
     picture = tiny_a2.picture(tmp_path / "woman.png")
@@ -122,7 +122,7 @@ class Endless(SingleFlight):
 
 def test_a_video_is_cancelled_between_two_steps_and_only_by_its_own_page(asked, tmp_path):
     once = Endless(SimpleNamespace(defaults={}, conditioning="a2"), None)
-    shown = sampled(once, str(tmp_path / "made"), "mine", *asked)
+    shown = sample_updates(once, str(tmp_path / "made"), "mine", *asked)
     assert next(shown)[0] == (None, "", None)
     once.cancel("another page")
     made, text, busy = next(shown)
@@ -144,7 +144,7 @@ def test_a_video_that_waits_for_another_is_cancelled_too():
 
 def test_a_page_that_is_closed_ends_its_video(asked, tmp_path):
     once = Endless(SimpleNamespace(defaults={}, conditioning="a2"), None)
-    shown = sampled(once, str(tmp_path / "made"), "mine", *asked)
+    shown = sample_updates(once, str(tmp_path / "made"), "mine", *asked)
     next(shown)
     shown.close()
     assert once.running["mine"].cancelled.is_set()

@@ -50,7 +50,7 @@ def test_a_mark_is_beside_the_work_folder_found_again_and_removed_and_the_folder
         {"elements": [pair.target, pair.source], "frames": [2, 2], "same": False}
     ]
     again = WorkFolder(str(root), triplets(), work.marks_path)
-    assert [again.marked(each) for each in again.pairs[0] if each.target == pair.target] == [False, False]
+    assert [again.mark_of(each) for each in again.pairs[0] if each.target == pair.target] == [False, False]
     again.mark(pair, None)
     work.reload()
     assert work.marks == {}
@@ -63,7 +63,7 @@ def test_a_mark_of_an_element_that_was_detected_again_is_not_shown(root, work):
     known = work.marks[pair.target, pair.source]
     marking.write(work.marks_path, {known.elements: known._replace(frames=(7, 7))})
     work.reload()
-    assert work.marked(pair) is None
+    assert work.mark_of(pair) is None
 
 
 def test_a_damaged_part_stays_where_it_is(root, work):
@@ -90,10 +90,10 @@ def test_pairs_are_filtered_by_state_kind_mark_and_text_and_ordered():
     marks = {"c/face/0": True, "c/face/1": False}
 
     def found(**by):
-        return filter_pairs(pairs, lambda each: marks.get(each.target), Filters(which="all")._replace(**by))
+        return filter_pairs(pairs, lambda each: marks.get(each.target), Filters(outcome="all")._replace(**by))
 
     assert found() == [0, 1, 2]
-    assert (found(which="references"), found(which="rejected"), found(kind="human")) == ([0, 2], [1], [2])
+    assert (found(outcome="references"), found(outcome="rejected"), found(kind="human")) == ([0, 2], [1], [2])
     assert (found(marked="right"), found(marked="wrong"), found(marked="not marked")) == ([0], [1], [2])
     assert (found(search="FACE/1"), found(search="copies")) == ([1], [1])
     assert found(order="nearest to a threshold") == [2, 1, 0]
