@@ -14,7 +14,7 @@ def test_the_outlines_of_a_shot_are_given_to_its_people_from_the_left_to_the_rig
     labelled = heads(film, ["F", "M"], {"5": [right, left]})
     woman, man = labelled.shots[0].entities
     assert (woman.id, woman.sights[5].box[0], man.id, man.sights[5].box[0]) == ("F", 10, "M", 60)
-    assert labelled.seen(man, 39) is man.sights[5]
+    assert labelled.sight_of(man, 39) is man.sights[5]
 
 
 def test_each_half_is_summed_and_the_reasons_of_the_lost_come_last():

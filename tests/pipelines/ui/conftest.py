@@ -6,6 +6,8 @@ EXCLUDED = {
     'class="toast-header': "nested-interactive",  # error message: the button that folds it has the one that closes it inside
     'aria-label="Click to Upload"': "nested-interactive",  # Gallery with uploads: a button inside a button
 }
+# an infinite animation cannot be finished
+FINISH = "document.getAnimations().forEach(each => { try { each.finish() } catch { each.cancel() } })"
 STILL = "*, ::before, ::after { transition: none !important; animation: none !important; }"
 
 
@@ -16,6 +18,7 @@ def serious():
 
     def found(tab):
         tab.add_style_tag(content=STILL)  # a colour half way between two others has a contrast of its own
+        tab.evaluate(FINISH)  # those of a script, which CSS does not stop
         violations = axe.run(tab).response["violations"]
         nodes = [
             (violation["id"], node["target"][0], node["html"])
