@@ -48,4 +48,6 @@ def test_windows_with_a_history_join_and_windows_without_do_not(tmp_path):
     alone = long_video.measured(long_video.independent(pipe, 0), at)
     assert joined.off_joins_px < 2
     assert joined.ratio() < 1.5
-    assert alone.ratio() > 2 * joined.ratio()
+    # after 800 steps its windows are not yet steady inside either, so that their ratio of changes depends on the processor
+    assert alone.off_joins_px > 5 * joined.off_joins_px
+    assert alone.ratio() > joined.ratio()
