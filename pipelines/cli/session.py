@@ -196,23 +196,7 @@ def run_stages(
             verification = verify.forget_damaged_tars(ledger, Folder(stage.out), hashed)
             if hashed:
                 verify.record_verification(Folder(stage.out), verification)
-    limits = timeouts(args.unit_timeout, args.worker_timeout, stages)
-    if args.ray:
-        from pipelines.run import on_ray
-
-        on_ray.connect(args.ray)
-        if args.gpu_memory_gb is not None and not args.gpu_memory_gb > 0:
-            raise ValueError(f"--gpu-memory-gb {args.gpu_memory_gb:g}: the memory must be above 0")
-        actors = on_ray.RayExecutor(
-            store, _workers(args.workers, stages), args.cpus_per_worker, limits, gpu_memory_gb=args.gpu_memory_gb
-        )
-        executor: Any = TimeoutExecutor(actors)
-    else:
-        from pipelines.run import local
-
-        local.set_threads()
-        count = max([1, *_workers(args.workers, stages).values()])
-        executor = local.InProcessExecutor(store) if args.in_process else local.ProcessExecutor(store, count, limits)
+    executor = _executor(args, stages, store)
     listeners = [progress_listener(store, args.quiet, shards, names, args.log_json)]
     if args.metrics:
         from pipelines.run.metrics import Metrics
@@ -228,6 +212,28 @@ def run_stages(
         if args.serve and caption and not all(map(ledger.is_fresh(caption), ((shard,) for shard in shards))):
             stack.enter_context(served(args.serve, caption.captioner, args.work))
         return run_jobs(stages, store, shards, executor, notify, ledger)
+
+
+def _executor(args: argparse.Namespace, stages: Sequence[Stage], store: Store) -> Any:
+    """Return the executor that the flags ask for: on Ray, in this process, or with child processes."""
+    limits = timeouts(args.unit_timeout, args.worker_timeout, stages)
+    if args.ray:
+        from pipelines.run import on_ray
+
+        on_ray.connect(args.ray)
+        if args.gpu_memory_gb is not None and not args.gpu_memory_gb > 0:
+            raise ValueError(f"--gpu-memory-gb {args.gpu_memory_gb:g}: the memory must be above 0")
+        actors = on_ray.RayExecutor(
+            store, _workers(args.workers, stages), args.cpus_per_worker, limits, gpu_memory_gb=args.gpu_memory_gb
+        )
+        return TimeoutExecutor(actors)
+    from pipelines.run import local
+
+    count = max([1, *_workers(args.workers, stages).values()])  # a wrong number is an error with --in-process too
+    if args.in_process:
+        local.set_threads()
+        return local.InProcessExecutor(store)
+    return local.ProcessExecutor(store, count, limits)
 
 
 def _workers(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:

@@ -39,7 +39,7 @@ class Worker:
     cpus: CPUs requested by each task of a task map. threads: those of the driver's set_threads.
     """
 
-    def __init__(self, store: Store, cpus: float = 1, threads: str = "1"):
+    def __init__(self, store: Store, cpus: float, threads: str):
         os.environ["OMP_NUM_THREADS"] = threads  # Ray sets the actor's CPUs; torch is not imported yet
         self.store, self.models, self.cpus = store, ModelCache(), cpus
         self.progress: Progress | None = None  # of the current job

@@ -46,7 +46,10 @@ def test_a_child_that_dies_idle_is_replaced(store):
 def test_the_number_of_workers_does_not_set_the_threads_of_networks(store, monkeypatch, setting, threads):
     """With two, they add in another order, and the last bits of embeddings differ."""
     monkeypatch.setenv("OMP_NUM_THREADS", "")  # restored after the test
-    monkeypatch.delenv("OMP_NUM_THREADS") if setting is None else monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    if setting is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", setting)
 
     run([Cut(), Threads()], store, [0], ProcessExecutor(store, 1))
 
