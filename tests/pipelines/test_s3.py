@@ -105,9 +105,9 @@ def test_a_run_with_nothing_to_do_costs_a_listing_for_each_table_and_a_few_reque
     assert len(s3.requests) <= 1 + len(toy_stages()) + 17
 
 
-def test_a_run_goes_on_when_the_server_is_too_busy_for_every_twentieth_request(s3, local):
+def test_a_run_goes_on_when_the_server_is_too_busy_for_every_tenth_request(s3, local):
     work, out = upload(local / "work", "s3://bucket/busy-work"), "s3://bucket/busy-shards"
-    s3.fault = lambda n: BUSY if n % 20 == 0 else None
+    s3.fault = lambda n: BUSY if n % 10 == 0 else None
     assert a2data("run", "--work", work, "--out", out) == 0
     s3.fault = lambda n: None
     assert tars(out) == tars(local / "shards")
