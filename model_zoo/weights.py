@@ -48,7 +48,7 @@ class Entry:
     """The lock's entry for one card's weights."""
 
     source: str  # the card's `weights`
-    revision: str  # commit of the card's revision; "" if there is no repository or the files were copied by hand
+    revision: str  # commit of the card's revision; "" for files without a repository, or if they were copied by hand
     fetched: str  # date, YYYY-MM-DD
     files: dict[str, File] = field(default_factory=dict)  # by path inside the folder; "." for weights of one file
 

@@ -117,7 +117,7 @@ def reading(path: str, opener: Opener | None, rate_hz: int, limits: Limits = LIM
         stream = container.streams.best("audio")
         if stream is None:
             known = bool(container.streams.audio)
-            yield Track(iter(()), rate_hz, ceiling, "there is no decoder for its sound") if known else None
+            yield Track(iter(()), rate_hz, ceiling, "its sound has no decoder") if known else None
             return
         for other in container.streams:
             if other is not stream:

@@ -43,7 +43,7 @@ def check(folder: str | Path, for_training: bool = False) -> Path:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {root}: give a checkpoint of A2, Wan2.1-I2V for diffusers, or an export"
+            f"{root} is not a folder: give a checkpoint of A2, Wan2.1-I2V for diffusers, or an export"
         )
     if not (root / "transformer").is_dir():
         missing = [f"{part}/" for part in PARTS if not (root / part).is_dir()]

@@ -37,8 +37,8 @@ def expression_expert(card: Card, device: str = "cpu") -> Callable[..., list[Ans
     """A classifier of facial expressions.
 
     `expert(frames, fps, hints, scene) -> [("subjects.<n>.expression", "happy", confidence)]`, see stages/caption/stage.py. The
-    confidence is the mean probability over the sampled frames. People without a face of MIN_FACE_PX, and faces turned away, get
-    no answer. Raises FileNotFoundError for missing weights, ValueError for an ONNX file of another shape.
+    confidence is the mean probability over the sampled frames. People without a face of MIN_FACE_PX, and faces not turned to the
+    camera, get no answer. Raises FileNotFoundError for missing weights, ValueError for an ONNX file of another shape.
     """
     classify = network(card, device)
 

@@ -25,7 +25,7 @@ MIN_APPROACH = 0.3  # logarithm of the growth from which it approaches: 1.35 tim
 MIN_TURN = 0.05  # smallest part of a path that counts as a turn, picture widths
 MIN_UPRIGHT_RATIO = 1.2  # ratio of height to width of a person's box from which the person stands
 RUN_SPEED = 1.4  # body heights per second; people walk at 0.8 and begin to run at 1.2 (Rotstein et al. 2005: 2.0 m/s)
-TURNED_S = 1.0  # seconds for which a face must be invisible before its owner has turned away
+TURNED_S = 1.0  # seconds for which a face must be invisible before its owner counts as facing away
 TURNED_FRAMES = 3  # sampled frames of the same
 
 

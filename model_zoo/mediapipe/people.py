@@ -109,7 +109,7 @@ def candidates(faces: list[ssd.BoxDetection], poses: list[ssd.BoxDetection]) -> 
 
 
 def _add_pose(frame_poses: list[TrackedPose], owner: int, candidate_pose: Pose, shape: tuple[int, ...]) -> bool:
-    """Add a pose to those of a frame unless there is no body, or it has been found already; return whether it was added."""
+    """Add a pose to those of a frame if it shows a body that has not been found already; return whether it was added."""
     if candidate_pose.score < BODY_SCORE:
         return False
     scale = SMALL_PX / max(shape[:2])

@@ -59,7 +59,7 @@ def _faces(model: Callable[[np.ndarray], list], frames: np.ndarray) -> list[np.n
 
 
 def embed_largest_face(model: Callable[[np.ndarray], list], picture: np.ndarray) -> np.ndarray | None:
-    """Return the embedding of the largest face of an image, retrying with grey padding; None if there is no face."""
+    """Return the embedding of the largest face of an image, retrying with grey padding; None for an image without a face."""
     height, width = (round(PADDING * side) for side in picture.shape[:2])
     padded = np.pad(picture, ((height, height), (width, width), (0, 0)), constant_values=GREY)
     for attempt in (picture, padded):

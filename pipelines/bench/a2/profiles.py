@@ -134,7 +134,7 @@ def missing_result(case: Case, metric: str) -> Measured:
     base_name = metric.partition(".")[0]
     role = NEEDS.get(base_name)
     if base_name == "copy_paste":
-        return Measured(skipped="there is no video")  # 0 would mean equally close to reference and truth
+        return Measured(skipped="the video is missing")  # 0 would mean equally close to reference and truth
     return Measured(None, 0, 0) if role is None or case.of(role) else Measured(skipped=f"the case has no {role}")
 
 

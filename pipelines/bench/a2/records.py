@@ -84,7 +84,7 @@ class Scored:
     of: int
     """frames in which it was looked for"""
     skipped: str
-    """why nothing was measured; then there is no number"""
+    """reason if nothing was measured; the value is then missing"""
 
 
 def to_row(case: Case) -> CaseRow:

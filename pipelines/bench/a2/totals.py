@@ -66,7 +66,7 @@ class Measured:
     value: float | None = None  # mean over the frames in which the subject was found; None if it was not found
     seen: int = 1  # frames in which it was found
     of: int = 1  # frames that were searched
-    skipped: str = ""  # reason if not measured: no model, or not applicable to the case. Then there is no number
+    skipped: str = ""  # reason if not measured: no model, or not applicable to the case; the value is then missing
 
     def as_number(self, variant: str) -> float:
         """Return a number. lenient: the mean over frames with a detection, nan without; strict: missing detections count as 0."""
@@ -79,7 +79,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over cases with its 95 % interval, or the reason why there is no value."""
+    """A mean over cases with its 95 % interval, or the reason why it has none."""
 
     value: float | None
     low: float | None = None
@@ -157,7 +157,7 @@ def detection(table: Table) -> dict[str, tuple[int, int]]:
 
 
 def _resampled(numbers: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """Return (resamples, metrics) means of cases drawn with replacement from (cases, metrics), nan where there is no number."""
+    """Return (resamples, metrics) means of cases drawn with replacement from (cases, metrics), nan where a case has none."""
     cases = len(numbers)
     if not cases:
         return np.full((resamples, numbers.shape[1]), np.nan)
